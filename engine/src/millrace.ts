@@ -1,0 +1,88 @@
+/** What `connect` gives: the public door of the engine. Implementations live beside it. */
+import type { EventLog } from "@millrace/event-log";
+import type { BeginOutcome, ErrorInfo, RunStatus } from "@millrace/schemas";
+import type { StandardSchemaV1 } from "@standard-schema/spec";
+import type { WorkflowDefinition } from "./definition.ts";
+
+export interface StartOptions {
+  /** Workflow id; a ULID when left out. */
+  readonly id?: string;
+  /** Default: the definition's, else the registered one, else "1". */
+  readonly version?: string;
+  readonly attributes?: Readonly<Record<string, string>>;
+  /** `external`: a driver begins and ends the steps; needs no registered type. Default `code`. */
+  readonly driver?: "code" | "external";
+  /** Planned step names, for `totalSteps`. Default: the definition's. */
+  readonly steps?: readonly string[];
+  /** Accept a type that nobody has registered. Default false. */
+  readonly allowUnregistered?: boolean;
+}
+
+export interface StartResult<Output = unknown> {
+  readonly handle: WorkflowHandle<Output>;
+  /** False when the same start had been made before: one run, the same handle. */
+  readonly created: boolean;
+  readonly sequence: number;
+}
+
+export interface Mutation {
+  readonly sequence: number;
+}
+
+export interface OperatorReason {
+  readonly reason?: string;
+  readonly by?: string;
+}
+
+export interface WorkflowHandle<Output = unknown> {
+  readonly id: string;
+  readonly type: string;
+  /**
+   * The run's output, pushed when it closes. Rejects with `workflow_failed`, `cancelled`, `terminated`,
+   * `workflow_timed_out`, `workflow_not_found`, or the signal's reason.
+   */
+  result(options?: { readonly signal?: AbortSignal }): Promise<Output>;
+  /** Asks the run to stop; the code sees `ctx.signal` and pending steps reject. Idempotent. */
+  cancel(reason?: OperatorReason): Promise<Mutation>;
+  /** Ends the run at once, without asking the code. */
+  terminate(reason?: OperatorReason): Promise<Mutation>;
+}
+
+/** The driver protocol: a service in any language is the orchestrator. Same calls as over HTTP. */
+export interface Driver {
+  /** `step` is `name` or `name#occurrence`. Idempotent: a driver that crashed calls it again. */
+  begin(workflowId: string, step: string, options?: { readonly maxAttempts?: number }): Promise<BeginOutcome>;
+  /** `attempt_superseded` for a stale token. */
+  completeStep(workflowId: string, step: string, token: string, output: unknown): Promise<Mutation>;
+  failStep(
+    workflowId: string,
+    step: string,
+    token: string,
+    error: ErrorInfo,
+  ): Promise<Mutation & { readonly final: boolean; readonly nextAttemptAt: number | null }>;
+  complete(workflowId: string, output: unknown): Promise<Mutation>;
+  fail(workflowId: string, error: ErrorInfo): Promise<Mutation>;
+}
+
+export interface Millrace {
+  readonly log: EventLog;
+  readonly driver: Driver;
+  /** Starts a run, or finds the one that the same start began. `workflow_exists` for a different start under the id. */
+  start<Input, Output>(
+    definition: WorkflowDefinition<Input, Output>,
+    input: Input,
+    options?: StartOptions,
+  ): Promise<WorkflowHandle<Output>>;
+  /** As `start`, by type name, and says whether the run is new. */
+  startByType(type: string, input: unknown, options?: StartOptions): Promise<StartResult>;
+  /** A handle on a run that exists; `workflow_not_found` shows on first use. */
+  handle<Output = unknown>(id: string): WorkflowHandle<Output>;
+  close(): Promise<void>;
+}
+
+export interface RunSummary {
+  readonly id: string;
+  readonly status: RunStatus;
+}
+
+export type AnySchema = StandardSchemaV1;

@@ -1,0 +1,1 @@
+export type { Broker, BrokerOptions, Durability } from "./broker.ts";

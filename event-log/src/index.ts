@@ -1,0 +1,16 @@
+export type {
+  AppendRequest,
+  AppendResult,
+  Checkpoint,
+  CheckpointVerdict,
+  CommitHead,
+  EventLog,
+  Expected,
+  Follower,
+  FollowOptions,
+  FollowStatus,
+  LogInfo,
+  LogStatus,
+  RegisteredType,
+  StoredCommit,
+} from "./event-log.ts";

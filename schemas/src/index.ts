@@ -1,0 +1,50 @@
+export { commitHeaders, commitVersion, decodeCommit, encodeCommit, validateEvent, type RunCondition } from "./commit.ts";
+export { epochOf, formatCursor, parseCursor, type Cursor } from "./cursor.ts";
+export { errorCodeOf, isMillraceError, MillraceError, type ErrorCode, type MillraceErrorOptions } from "./errors.ts";
+export { ErrorInfo, eventSchemas, isEventType, type EventData, type EventType, type WorkflowEvent } from "./events.ts";
+export { canonicalFilter, FilterSchema, matchesEvent, matchesRun, parseFilter, type Filter } from "./filter.ts";
+export {
+  ReasonRequest,
+  RunCompleteRequest,
+  RunFailRequest,
+  StartRequest,
+  StepBeginRequest,
+  StepCompleteRequest,
+  StepFailRequest,
+  type BeginOutcome,
+  type EventRow,
+  type Page,
+  type Problem,
+} from "./http.ts";
+export { assertNamespace, assertWorkflowId, assertWorkflowType, fnv1a, parseStepRef, shardOf, stepKey, type StepRef } from "./ids.ts";
+export { defaultShardCount, limits } from "./limits.ts";
+export {
+  ClientFrame,
+  closeCodes,
+  isFinalClose,
+  streamDefaults,
+  streamProtocolVersion,
+  streamSubprotocol,
+  type BehindReason,
+  type EventEntry,
+  type GoneReason,
+  type ServerFrame,
+  type StateEntry,
+  type StreamShape,
+  type SubscribeFrame,
+  type SubscriptionMode,
+} from "./protocol.ts";
+export { isFinalRow, isoTime, progressOf, toRow, toUpdate, type StepRow, type WorkflowRow, type WorkflowUpdate } from "./row.ts";
+export {
+  evolve,
+  evolveCommit,
+  initialRunState,
+  isClosed,
+  runStatuses,
+  type EventPosition,
+  type RunState,
+  type RunStatus,
+  type StepState,
+  type StepStatus,
+} from "./run-state.ts";
+export { announceSubject, anyTypeSubject, logNames, parseRunSubject, runSubject, type LogNames } from "./subjects.ts";

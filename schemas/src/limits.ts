@@ -1,0 +1,39 @@
+/** Every limit of Millrace in one place. A message about a limit names the limit and the actual size. */
+export const limits = {
+  /** Characters of a workflow id. It is a subject token in the event log. */
+  workflowIdChars: 128,
+  /** Characters of a workflow type. */
+  workflowTypeChars: 64,
+  /** Characters of a namespace. */
+  namespaceChars: 32,
+  /** Characters of a step name. */
+  stepNameChars: 128,
+  /** Occurrences of one step name within a run. */
+  stepOccurrences: 100_000,
+  /** Bytes of an HTTP request body. */
+  httpBodyBytes: 1_048_576,
+  /** Bytes of one encoded commit: below the broker's `max_payload` (1 MiB) with room for headers. */
+  commitBytes: 1_000_000,
+  /** Events in one commit. */
+  commitEvents: 1_000,
+  /** Commits of one run (the per-subject cap of the log, a guard against runaways). */
+  runCommits: 50_000,
+  /** Characters of an error message or a progress message as stored; longer ones are cut. */
+  messageChars: 2_000,
+  /** Characters of a stack trace as stored. */
+  stackChars: 4_000,
+  /** Search attributes of one run, and characters of a key or a value. */
+  attributes: 32,
+  attributeChars: 256,
+  /** Subscriptions of one socket. */
+  subscriptionsPerSocket: 64,
+  /** Bytes of one frame from a client. */
+  clientFrameBytes: 65_536,
+  /** Values in one field of a filter. */
+  filterValues: 100,
+  /** Items of one page of a list or history. */
+  pageItems: 1_000,
+} as const;
+
+/** Shards of a namespace: fixed when the log is created, kept in the stream's metadata. */
+export const defaultShardCount = 64;

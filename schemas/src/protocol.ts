@@ -1,0 +1,106 @@
+/**
+ * The live stream `millrace.v1`: frames, close codes, defaults. JSON text, one frame a message.
+ * `i` is the subscription id that the client chose, `f` names a canonical filter within one server process,
+ * `p` and `s` are sequences: every `ev` and `bm` says "these are all the matching events in (p, s]".
+ */
+import * as v from "valibot";
+import type { ErrorCode } from "./errors.ts";
+import type { EventType } from "./events.ts";
+import { FilterSchema } from "./filter.ts";
+import type { WorkflowRow } from "./row.ts";
+
+export const streamSubprotocol = "millrace.v1";
+export const streamProtocolVersion = 1;
+
+export const streamDefaults = {
+  /** A socket that sent no `hello` by then is closed with 4502. */
+  helloTimeoutMs: 10_000,
+  heartbeatMs: 20_000,
+  batchMax: 100,
+  batchMs: 20,
+} as const;
+
+/** 4000 to 4499: reconnect and resume. 4500 to 4999: final. */
+export const closeCodes = {
+  draining: 4000,
+  tokenExpired: 4001,
+  stuck: 4002,
+  rebalance: 4003,
+  overloaded: 4004,
+  heartbeatLost: 4005,
+  internal: 4006,
+  epochChanged: 4007,
+  brokerLost: 4008,
+  badFrame: 4500,
+  unauthenticated: 4501,
+  noHello: 4502,
+  forbidden: 4503,
+  version: 4506,
+  connectionLimit: 4509,
+  frameTooBig: 4513,
+} as const;
+
+export function isFinalClose(code: number): boolean {
+  return code >= 4500 && code <= 4999;
+}
+
+const subscriptionId = v.pipe(v.number(), v.integer(), v.minValue(0), v.maxValue(2 ** 31 - 1));
+const sequence = v.pipe(v.number(), v.integer(), v.minValue(0));
+
+export const ClientFrame = v.variant("t", [
+  v.object({ t: v.literal("hello"), v: v.number(), token: v.optional(v.string()), client: v.optional(v.pipe(v.string(), v.maxLength(128))) }),
+  v.object({
+    t: v.literal("sub"),
+    i: subscriptionId,
+    filter: v.optional(FilterSchema),
+    /** A cursor, `start`, `now` (default) or `snapshot`. */
+    from: v.optional(v.string()),
+    min: v.optional(sequence),
+    shape: v.optional(v.picklist(["events", "state"])),
+    until: v.optional(v.literal("closed")),
+  }),
+  v.object({ t: v.literal("unsub"), i: subscriptionId }),
+  v.object({ t: v.literal("ping"), n: v.optional(v.number()) }),
+  /** Chain breaks that the client saw since its last report: the message-loss metric. */
+  v.object({ t: v.literal("report"), i: subscriptionId, breaks: sequence, duplicates: sequence }),
+]);
+export type ClientFrame = v.InferOutput<typeof ClientFrame>;
+export type SubscribeFrame = Extract<ClientFrame, { t: "sub" }>;
+export type StreamShape = "events" | "state";
+
+/** `[sequence, type, workflowId, at, data]`; in a state frame `[sequence, "state", workflowId, at, row]`. */
+export type EventEntry = readonly [sequence: number, type: EventType, workflowId: string, at: string, data: unknown];
+export type StateEntry = readonly [sequence: number, type: "state", workflowId: string, at: string, row: WorkflowRow];
+
+export type SubscriptionMode = "catchup" | "snapshot" | "live";
+export type BehindReason = "slow" | "window" | "tail";
+export type GoneReason = "epoch" | "expired" | "future" | "purged";
+
+export type ServerFrame =
+  | {
+      readonly t: "welcome";
+      readonly v: 1;
+      readonly node: string;
+      /** Epoch of the log. */
+      readonly e: string;
+      readonly first: number;
+      readonly head: number;
+      /** Milliseconds between heartbeats. */
+      readonly hb: number;
+      /** Seconds until the token expires; absent without auth. */
+      readonly ttl?: number;
+      readonly limits: { readonly subs: number; readonly frame: number };
+    }
+  | { readonly t: "subbed"; readonly i: number; readonly f: number; readonly mode: SubscriptionMode; readonly s: number; readonly head: number; readonly resumed: boolean }
+  | { readonly t: "snap"; readonly i: number; readonly rows: readonly WorkflowRow[]; readonly more: boolean }
+  | { readonly t: "snapend"; readonly i: number; readonly e: string; readonly s: number }
+  | { readonly t: "ev"; readonly f: number; readonly p: number; readonly s: number; readonly d: readonly (EventEntry | StateEntry)[] }
+  | { readonly t: "bm"; readonly f: number; readonly p: number; readonly s: number }
+  | { readonly t: "live"; readonly i: number; readonly s: number }
+  | { readonly t: "behind"; readonly i: number; readonly s: number; readonly head: number; readonly why: BehindReason }
+  | { readonly t: "hb"; readonly s: number; readonly l: readonly (readonly [f: number, last: number])[] }
+  | { readonly t: "end"; readonly i: number; readonly s: number }
+  | { readonly t: "gone"; readonly i: number; readonly why: GoneReason; readonly e: string; readonly first: number; readonly head: number }
+  | { readonly t: "err"; readonly i?: number; readonly code: ErrorCode; readonly msg: string; readonly retry: boolean; readonly after: number }
+  | { readonly t: "bye"; readonly code: number; readonly min: number; readonly max: number }
+  | { readonly t: "pong"; readonly n?: number };

@@ -1,0 +1,39 @@
+import { assertNamespace, shardOf } from "./ids.ts";
+
+/** Names in the broker for one namespace. Ids and types must have been checked: `*` and `>` are stored literally. */
+export interface LogNames {
+  /** JetStream stream: the event log. */
+  readonly stream: string;
+  /** Key-value bucket with the registered workflow types. */
+  readonly registryBucket: string;
+  /** Subject filter of the whole log. */
+  readonly all: string;
+}
+
+export function logNames(namespace: string): LogNames {
+  assertNamespace(namespace);
+  return { stream: `MILLRACE_${namespace}`, registryBucket: `MILLRACE_${namespace}_REGISTRY`, all: `mr.${namespace}.>` };
+}
+
+/** One subject per run: `mr.<ns>.<shard>.<type>.<workflowId>`. */
+export function runSubject(namespace: string, shardCount: number, type: string, workflowId: string): string {
+  return `mr.${namespace}.${shardOf(workflowId, shardCount)}.${type}.${workflowId}`;
+}
+
+/** The run with this id whatever its type: `mr.<ns>.<shard>.*.<workflowId>`. */
+export function anyTypeSubject(namespace: string, shardCount: number, workflowId: string): string {
+  return `mr.${namespace}.${shardOf(workflowId, shardCount)}.*.${workflowId}`;
+}
+
+/** Subject of core messages (not stored) by which parts tell each other that something moved. */
+export function announceSubject(namespace: string, topic: string): string {
+  return `mra.${namespace}.${topic}`;
+}
+
+/** Type and id of a log subject, or null when it is none. */
+export function parseRunSubject(subject: string): { type: string; workflowId: string } | null {
+  const tokens = subject.split(".");
+  const [prefix, , , type, workflowId] = tokens;
+  if (prefix !== "mr" || tokens.length !== 5 || type === undefined || workflowId === undefined) return null;
+  return { type, workflowId };
+}
