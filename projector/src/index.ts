@@ -1,0 +1,1 @@
+export type { CommitPage, CommitRow, ListOptions, Projection } from "./projection.ts";

@@ -1,0 +1,58 @@
+/** What others may ask of the read model. Reads are synchronous: one better-sqlite3 handle, opened read-only. */
+import type { Checkpoint } from "@millrace/event-log";
+import type { EventRow, Filter, Page, RunState, RunStatus, WorkflowRow } from "@millrace/schemas";
+
+export interface ListOptions {
+  readonly type?: string;
+  readonly status?: RunStatus;
+  /** All must match. */
+  readonly attributes?: Readonly<Record<string, string>>;
+  /** `next` of the page before; newest first, by start sequence. */
+  readonly after?: string;
+  /** 1 to `limits.pageItems`; default 50. */
+  readonly limit?: number;
+}
+
+/** A stored commit as the read model keeps it: the body is the JSON text of the log. */
+export interface CommitRow {
+  readonly sequence: number;
+  readonly workflowId: string;
+  readonly type: string;
+  readonly at: number;
+  readonly commitId: string;
+  readonly body: string;
+}
+
+export interface CommitPage {
+  /** Commits that can match the filter by run and type (event types are for the caller), in order. */
+  readonly commits: readonly CommitRow[];
+  /** Everything up to here that matches is in `commits`: at most the checkpoint. */
+  readonly upTo: number;
+}
+
+export interface Projection {
+  checkpoint(): Checkpoint;
+  workflow(id: string): WorkflowRow | null;
+  /** The full folded state (for readers that go on folding); null when there is no such run. */
+  state(id: string): RunState | null;
+  /** The state as of a sequence, folded from the run's commits; null when the run did not exist then. */
+  stateAt(id: string, sequence: number): RunState | null;
+  /** Newest first. Rows and sequence are from one read transaction. */
+  list(options: ListOptions): Page<WorkflowRow> & { readonly sequence: number };
+  events(id: string, options: { readonly after?: string; readonly limit?: number }): Page<EventRow>;
+  /** Deep replay: commits after a sequence that can match, at most `maxCommits` and about `maxBytes` of bodies. */
+  commits(filter: Filter, after: number, maxCommits: number, maxBytes: number): CommitPage;
+  /**
+   * Rows of all runs that match by id and type, exact at `sequence`: rows and checkpoint are read in one
+   * transaction. `limit_exceeded` beyond `maxRows`.
+   */
+  snapshot(filter: Filter, maxRows: number): { readonly rows: readonly WorkflowRow[]; readonly sequence: number };
+  /** Sequences of quarantined commits, newest first, at most 100. */
+  quarantined(): readonly { readonly sequence: number; readonly workflowId: string; readonly error: string }[];
+  /**
+   * Resolves with the checkpoint's sequence once it is at least `sequence`; rejects with `projector_behind` after
+   * `timeoutMs`. Pushed by the projector, in this process or another.
+   */
+  waitFor(sequence: number, timeoutMs: number): Promise<number>;
+  close(): void;
+}
