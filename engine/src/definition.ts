@@ -1,3 +1,4 @@
+import { assertWorkflowType, MillraceError, parseStepRef } from "@millrace/schemas";
 import type { StandardSchemaV1 } from "@standard-schema/spec";
 import type { WorkflowContext } from "./context.ts";
 
@@ -6,16 +7,64 @@ export interface WorkflowOptions<Input> {
   readonly type: string;
   /** A run stays on the version that it started with. Default "1". */
   readonly version?: string;
-  /** Any Standard Schema (zod, valibot, arktype): checked at start. */
+  /** Any Standard Schema (zod, valibot, arktype): checked at start, and what the code is given is its output. */
   readonly input?: StandardSchemaV1<unknown, Input>;
   /** Planned step names: gives `totalSteps` for progress. */
   readonly steps?: readonly string[];
 }
 
+/** A workflow: its type, its version and its code. */
 export interface WorkflowDefinition<Input = unknown, Output = unknown> {
   readonly type: string;
   readonly version: string;
   readonly input: StandardSchemaV1<unknown, Input> | null;
   readonly steps: readonly string[];
   readonly run: (ctx: WorkflowContext, input: Input) => Promise<Output>;
+}
+
+/** A definition whose input and output types do not matter to the holder. */
+// `never` in the parameter position accepts definitions of every input type.
+export type AnyWorkflowDefinition = Omit<WorkflowDefinition, "run" | "input"> & {
+  readonly input: StandardSchemaV1 | null;
+  readonly run: (ctx: WorkflowContext, input: never) => Promise<unknown>;
+};
+
+/**
+ * Defines a workflow. `run` must await nothing but `ctx` calls (and combinations of them: `Promise.all`, `race`):
+ * it is run again from the start whenever the run is rebuilt, and recorded outcomes are handed to it.
+ * Throws `invalid_id` for a type or step name that breaks the rules.
+ *
+ * @example
+ * const greet = defineWorkflow({ type: "greet" }, async (ctx, input: { name: string }) =>
+ *   ctx.step("say", () => `Hello ${input.name}`));
+ */
+export function defineWorkflow<Input = unknown, Output = unknown>(
+  options: WorkflowOptions<Input>,
+  run: (ctx: WorkflowContext, input: Input) => Promise<Output>,
+): WorkflowDefinition<Input, Output> {
+  assertWorkflowType(options.type);
+  for (const step of options.steps ?? []) parseStepRef(step);
+  return {
+    type: options.type,
+    version: options.version ?? "1",
+    input: options.input ?? null,
+    steps: options.steps ?? [],
+    run,
+  };
+}
+
+/** Checks an input against a definition's schema; `invalid_input` names the path. Gives the schema's output. */
+export async function parseInput(definition: AnyWorkflowDefinition, input: unknown): Promise<unknown> {
+  if (definition.input === null) return input;
+  const result = await definition.input["~standard"].validate(input);
+  if (result.issues === undefined) return result.value;
+  const shown = result.issues.slice(0, 3).map((issue) => {
+    const path = (issue.path ?? []).map((part) => String(typeof part === "object" ? part.key : part)).join(".");
+    return path === "" ? issue.message : `${path}: ${issue.message}`;
+  });
+  throw new MillraceError(
+    "invalid_input",
+    `Input of workflow type ${definition.type} refused: ${shown.join("; ")}. Send an input that fits its schema.`,
+    { details: { type: definition.type, issues: shown } },
+  );
 }

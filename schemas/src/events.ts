@@ -36,7 +36,7 @@ export const eventSchemas = {
   /** A turn could not be carried out (non-determinism or a bug in workflow code). The run is stuck, nothing is lost. */
   WorkflowTurnFailed: v.object({ error: ErrorInfo, step: v.optional(v.string()), version: v.optional(v.string()) }),
   /** Only for drivers and for any attempt after the first. `token` guards a driver's attempt. */
-  StepStarted: v.object({ ...attempt, token: v.optional(v.string()) }),
+  StepStarted: v.object({ ...attempt, token: v.optional(v.string()), maxAttempts: v.optional(v.number()) }),
   StepCompleted: v.object({ ...attempt, output: v.unknown() }),
   /** Final. */
   StepFailed: v.object({ ...attempt, error: ErrorInfo }),

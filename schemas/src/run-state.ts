@@ -41,8 +41,10 @@ export interface StepState {
   error: ErrorInfo | null;
   /** When the next attempt is due; null unless `retrying`. */
   nextAttemptAt: number | null;
-  /** Guards a driver's attempt; null for local steps. */
+  /** Guards a driver's attempt, kept after its end so that a repeated end is known again; null for local steps. */
   token: string | null;
+  /** Attempts in all that a driver allows; null for the default and for local steps. */
+  maxAttempts: number | null;
 }
 
 export interface RunState {
@@ -71,7 +73,7 @@ export interface RunState {
   closedAt: number | null;
   /** Sequence of the last commit folded in. */
   sequence: number;
-  /** Sequence and commit id of the first commit. */
+  /** Sequence of the first commit; 0 before it. */
   startedSequence: number;
 }
 
@@ -184,6 +186,7 @@ function apply(state: RunState, event: WorkflowEvent, position: EventPosition): 
       step.startedAt = position.at;
       step.nextAttemptAt = null;
       step.token = event.data.token ?? null;
+      step.maxAttempts = event.data.maxAttempts ?? step.maxAttempts;
       state.message = `Step ${stepLabel(step)} started` + (step.attempt > 1 ? ` (attempt ${step.attempt})` : "");
       return;
     }
@@ -212,7 +215,6 @@ function apply(state: RunState, event: WorkflowEvent, position: EventPosition): 
       step.attempt = event.data.attempt;
       step.error = event.data.error;
       step.nextAttemptAt = event.data.nextAttemptAt;
-      step.token = null;
       state.message = `Step ${stepLabel(step)} failed, attempt ${event.data.attempt + 1} follows: ${event.data.error.message}`;
       return;
     }
@@ -256,6 +258,7 @@ function openStep(state: RunState, ref: EventData<"StepCompleted"> | { name: str
       error: null,
       nextAttemptAt: null,
       token: null,
+      maxAttempts: null,
     };
     state.steps.set(key, step);
   }
@@ -267,7 +270,6 @@ function finish(step: StepState, status: StepStatus, attempt: number, position: 
   step.attempt = attempt;
   step.completedAt = position.at;
   step.nextAttemptAt = null;
-  step.token = null;
 }
 
 function stepLabel(step: StepState): string {

@@ -1,0 +1,117 @@
+/**
+ * Timers of the owner: a heap of what the log says is due, and one timer of the system for its head.
+ *
+ * Owns: when a callback is called. Does not own: what is due (that stands in the log; after a crash the heap is
+ * filled again from it).
+ * I1 A callback is called at most once, never before its time, and not after `cancel`.
+ * I2 However many timers are pending, the system has one.
+ */
+export interface Clock {
+  /** Milliseconds since 1970. */
+  now(): number;
+  /** Calls back after a delay of at most 2^31 - 1 ms; the answer takes it back. */
+  wake(delayMs: number, callback: () => void): () => void;
+}
+
+export const systemClock: Clock = {
+  now: () => Date.now(),
+  wake(delayMs, callback) {
+    const timer = setTimeout(callback, delayMs);
+    return () => clearTimeout(timer);
+  },
+};
+
+/** Longest delay that `setTimeout` takes without firing at once. */
+const wakeDelayMaxMs = 2 ** 31 - 1;
+
+interface Entry {
+  readonly at: number;
+  /** Null once cancelled: it stays in the heap until it comes to the top. */
+  callback: (() => void) | null;
+}
+
+export class DueTimers {
+  readonly #clock: Clock;
+  readonly #heap: Entry[] = [];
+  #armedAt = Number.POSITIVE_INFINITY;
+  #disarm: () => void = () => undefined;
+
+  constructor(clock: Clock) {
+    this.#clock = clock;
+  }
+
+  /** Calls back at `at` (ms since 1970), at once (but not synchronously) when that is past. The answer cancels. */
+  add(at: number, callback: () => void): () => void {
+    const entry: Entry = { at, callback };
+    this.#push(entry);
+    this.#arm();
+    return () => {
+      entry.callback = null;
+      if (this.#heap[0] === entry) this.#arm();
+    };
+  }
+
+  /** Takes all timers back. */
+  clear(): void {
+    this.#heap.length = 0;
+    this.#arm();
+  }
+
+  #arm(): void {
+    while (this.#heap[0]?.callback === null) this.#pop();
+    const at = this.#heap[0]?.at ?? Number.POSITIVE_INFINITY;
+    if (at === this.#armedAt) return;
+    this.#disarm();
+    this.#armedAt = at;
+    if (at === Number.POSITIVE_INFINITY) {
+      this.#disarm = () => undefined;
+      return;
+    }
+    const delayMs = Math.min(Math.max(0, at - this.#clock.now()), wakeDelayMaxMs);
+    this.#disarm = this.#clock.wake(delayMs, () => this.#fire());
+  }
+
+  #fire(): void {
+    this.#armedAt = Number.POSITIVE_INFINITY;
+    const now = this.#clock.now();
+    for (let head = this.#heap[0]; head !== undefined && head.at <= now; head = this.#heap[0]) {
+      this.#pop();
+      const { callback } = head;
+      head.callback = null;
+      callback?.();
+    }
+    this.#arm();
+  }
+
+  #push(entry: Entry): void {
+    const heap = this.#heap;
+    let index = heap.push(entry) - 1;
+    while (index > 0) {
+      const parent = (index - 1) >> 1;
+      const above = heap[parent];
+      if (above === undefined || above.at <= entry.at) break;
+      heap[index] = above;
+      index = parent;
+    }
+    heap[index] = entry;
+  }
+
+  #pop(): void {
+    const heap = this.#heap;
+    const last = heap.pop();
+    if (last === undefined || heap.length === 0) return;
+    let index = 0;
+    for (;;) {
+      let child = 2 * index + 1;
+      const right = heap[child + 1];
+      const left = heap[child];
+      if (left === undefined) break;
+      if (right !== undefined && right.at < left.at) child++;
+      const smaller = heap[child];
+      if (smaller === undefined || smaller.at >= last.at) break;
+      heap[index] = smaller;
+      index = child;
+    }
+    heap[index] = last;
+  }
+}

@@ -1,0 +1,99 @@
+/** Errors that workflow code and step functions throw and see, and how an error becomes data in the log. */
+import { limits, MillraceError, type ErrorInfo, type EventData } from "@millrace/schemas";
+
+/** Thrown by a step or by workflow code: there is no further attempt. */
+export class NonRetryableError extends Error {
+  override readonly name: string = "NonRetryableError";
+}
+
+/** Thrown by a step: the next attempt is due after this delay, whatever the policy says (its `maxAttempts` holds). */
+export class RetryAfterError extends Error {
+  override readonly name: string = "RetryAfterError";
+  readonly afterMs: number;
+
+  constructor(message: string, afterMs: number, options?: ErrorOptions) {
+    super(message, options);
+    this.afterMs = afterMs;
+  }
+}
+
+/** What `ctx.step` rejects with after the last attempt; `details` has step, occurrence and attempts. */
+export class StepFailedError extends MillraceError {
+  override readonly name: string = "StepFailedError";
+  /** The error of the last attempt, as stored. */
+  readonly error: ErrorInfo;
+
+  constructor(data: EventData<"StepFailed">, timedOut: boolean) {
+    super(
+      timedOut ? "step_timeout" : "step_failed",
+      `Step ${data.name} failed after ${data.attempt} ${data.attempt === 1 ? "attempt" : "attempts"}: ${data.error.message}`,
+      { details: { step: data.name, occurrence: data.occurrence, attempts: data.attempt }, retryable: false },
+    );
+    this.error = data.error;
+  }
+}
+
+/** What pending `ctx` calls reject with after a cancel request; let it pass to end the run as cancelled. */
+export class CancelledError extends MillraceError {
+  override readonly name: string = "CancelledError";
+
+  constructor(reason: string | null) {
+    super("cancelled", reason === null ? "The run was asked to cancel." : `The run was asked to cancel: ${reason}`);
+  }
+}
+
+export interface NonDeterminism {
+  readonly workflowId: string;
+  readonly version: string;
+  readonly sequence: number;
+  readonly recorded: string;
+  readonly step?: string;
+}
+
+/** The history holds what the code did not ask for. Fails the turn, never the run: mend the code or pin the version. */
+export class NonDeterminismError extends MillraceError {
+  override readonly name: string = "NonDeterminismError";
+
+  constructor(what: NonDeterminism) {
+    const subject = what.step === undefined ? what.recorded : `${what.recorded} of step ${what.step}`;
+    super(
+      "non_determinism",
+      `Replay of ${what.workflowId} diverged: sequence ${what.sequence} recorded ${subject}, but the code of version ` +
+        `${what.version} did not ask for it. Deploy code that fits the history, or terminate the run.`,
+      { details: { ...what } },
+    );
+  }
+}
+
+/** Turns whatever was thrown into data, cut to the stored limits. */
+export function toErrorInfo(error: unknown): ErrorInfo {
+  if (!(error instanceof Error)) return { message: cut(String(error), limits.messageChars) };
+  const code = "code" in error && typeof error.code === "string" ? error.code : undefined;
+  return {
+    message: cut(error.message, limits.messageChars),
+    name: error.name,
+    ...(code === undefined ? {} : { code }),
+    ...(error.stack === undefined ? {} : { stack: cut(error.stack, limits.stackChars) }),
+  };
+}
+
+/** The error that a caller of `result()` gets for a stored one. */
+export function fromErrorInfo(info: ErrorInfo): Error {
+  const error = new Error(info.message);
+  error.name = info.name ?? "Error";
+  return error;
+}
+
+/** Errors that only a mistake in the program throws: they fail the turn, so that a deploy can mend the run. */
+export function isProgramError(error: unknown): boolean {
+  return (
+    error instanceof TypeError ||
+    error instanceof ReferenceError ||
+    error instanceof RangeError ||
+    error instanceof SyntaxError
+  );
+}
+
+function cut(text: string, chars: number): string {
+  return text.length <= chars ? text : `${text.slice(0, chars - 1)}…`;
+}
