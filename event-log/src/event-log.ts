@@ -144,7 +144,10 @@ export interface EventLog {
    * The latest commit head of every run up to the log's end, sampled now: how an owner takes over. Returns the
    * sampled end; follow from there.
    */
-  heads(onHead: (head: CommitHead) => void, options?: { readonly types?: readonly string[] }): Promise<number>;
+  heads(
+    onHead: (head: CommitHead) => void,
+    options?: { readonly types?: readonly string[] },
+  ): Promise<number>;
 
   follow(options: FollowOptions): Promise<Follower>;
 

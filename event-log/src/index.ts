@@ -14,3 +14,5 @@ export type {
   RegisteredType,
   StoredCommit,
 } from "./event-log.ts";
+export { createMemoryLog, type MemoryLogOptions } from "./memory/memory-log.ts";
+export { createMemoryServer, type MemoryServer, type MemoryServerOptions } from "./memory/memory-server.ts";
