@@ -17,18 +17,19 @@ const operator = { reason: v.optional(v.string()), by: v.optional(v.string()) };
 /**
  * The data of each event type. Names and shapes are stored for ever: a changed shape needs a new commit version
  * and an upcast. Times inside data are milliseconds since 1970, UTC; the time of an event itself is the broker's.
+ * A payload may be absent: JSON has no `undefined`, so what a step without a result returns is not in the log.
  */
 export const eventSchemas = {
   WorkflowStarted: v.object({
     version: v.string(),
-    input: v.unknown(),
+    input: v.optional(v.unknown()),
     /** `code`: a worker runs it. `external`: a driver begins and ends its steps. */
     driver: v.picklist(["code", "external"]),
     /** The planned step names, for `totalSteps`. */
     plan: v.optional(v.array(v.string())),
     attributes: v.optional(v.record(v.string(), v.string())),
   }),
-  WorkflowCompleted: v.object({ output: v.unknown() }),
+  WorkflowCompleted: v.object({ output: v.optional(v.unknown()) }),
   WorkflowFailed: v.object({ error: ErrorInfo }),
   WorkflowCancelRequested: v.object(operator),
   WorkflowCancelled: v.object({ reason: v.optional(v.string()) }),
@@ -37,7 +38,7 @@ export const eventSchemas = {
   WorkflowTurnFailed: v.object({ error: ErrorInfo, step: v.optional(v.string()), version: v.optional(v.string()) }),
   /** Only for drivers and for any attempt after the first. `token` guards a driver's attempt. */
   StepStarted: v.object({ ...attempt, token: v.optional(v.string()), maxAttempts: v.optional(v.number()) }),
-  StepCompleted: v.object({ ...attempt, output: v.unknown() }),
+  StepCompleted: v.object({ ...attempt, output: v.optional(v.unknown()) }),
   /** Final. */
   StepFailed: v.object({ ...attempt, error: ErrorInfo }),
   /** Final: the last attempt ran into its time limit. */
