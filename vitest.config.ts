@@ -3,8 +3,10 @@ import { defineConfig } from "vitest/config";
 // Tests run on the sources of all packages, so that a unit test needs no build. The end-to-end tests start
 // the built command, which `npm test` builds first.
 const resolve = { conditions: ["@millrace/source", "node", "import", "module", "default"] };
-const ssr = { resolve: { conditions: resolve.conditions, externalConditions: ["node", "import", "module", "default"] } };
-const packages = "{schemas,event-log,engine,projector,stream-server,client,cli,scripts,test}";
+const ssr = {
+  resolve: { conditions: resolve.conditions, externalConditions: ["node", "import", "module", "default"] },
+};
+const packages = "{schemas,event-log,engine,projector,stream-server,client,cli,scripts,test,bench,examples}";
 
 export default defineConfig({
   resolve,
@@ -16,7 +18,7 @@ export default defineConfig({
         ssr,
         test: {
           name: "unit",
-          include: [`${packages}/**/*.{test,prop.test,sim.test,sqlite.test}.ts`],
+          include: [`${packages}/**/*.test.ts`],
           exclude: ["**/node_modules/**", "**/dist/**", "**/*.{nats,e2e,browser}.test.ts"],
           testTimeout: 20_000,
         },
