@@ -1,1 +1,7 @@
-export type { Broker, BrokerOptions, Durability } from "./broker.ts";
+export type { Broker, BrokerOptions, BrokerStatus, Durability } from "./broker.ts";
+export { startBroker } from "./start-broker.ts";
+export type { FindBrokerOptions, FoundBroker } from "./find-broker.ts";
+export { findBroker } from "./find-broker.ts";
+export { assertBrokerVersion, requiredBrokerVersion } from "./broker-version.ts";
+export type { BrokerConnectionOptions } from "./connection-options.ts";
+export { brokerAuthError, connectionOptionsFromEnvironment } from "./connection-options.ts";
