@@ -1,0 +1,31 @@
+import { matchesEvent, matchesRun, type Filter, type WorkflowEvent } from "@millrace/schemas";
+
+/** A commit as the stream server carries it: decoded, without the body's text. */
+export interface RunCommit {
+  readonly sequence: number;
+  readonly workflowId: string;
+  readonly type: string;
+  /** The broker's time, milliseconds since 1970. */
+  readonly at: number;
+  readonly events: readonly WorkflowEvent[];
+  /** Size of the stored body, for budgets. */
+  readonly bytes: number;
+}
+
+/** Whether a subscriber of the filter is to see this commit: its run matches, and one of its events at least. */
+export function matchesCommit(filter: Filter, commit: RunCommit): boolean {
+  if (!matchesRun(filter, commit.workflowId, commit.type)) return false;
+  return filter.event === undefined || commit.events.some((event) => matchesEvent(filter, event.type));
+}
+
+const closing: ReadonlySet<string> = new Set([
+  "WorkflowCompleted",
+  "WorkflowFailed",
+  "WorkflowCancelled",
+  "WorkflowTerminated",
+]);
+
+/** Whether the run is closed after this commit (it may have been closed before). */
+export function closesRun(commit: RunCommit): boolean {
+  return commit.events.some((event) => closing.has(event.type));
+}
