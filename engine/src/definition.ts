@@ -59,7 +59,9 @@ export async function parseInput(definition: AnyWorkflowDefinition, input: unkno
   const result = await definition.input["~standard"].validate(input);
   if (result.issues === undefined) return result.value;
   const shown = result.issues.slice(0, 3).map((issue) => {
-    const path = (issue.path ?? []).map((part) => String(typeof part === "object" ? part.key : part)).join(".");
+    const path = (issue.path ?? [])
+      .map((part) => String(typeof part === "object" ? part.key : part))
+      .join(".");
     return path === "" ? issue.message : `${path}: ${issue.message}`;
   });
   throw new MillraceError(

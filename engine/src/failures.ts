@@ -37,8 +37,14 @@ export class StepFailedError extends MillraceError {
 export class CancelledError extends MillraceError {
   override readonly name: string = "CancelledError";
 
+  readonly reason: string | null;
+
   constructor(reason: string | null) {
-    super("cancelled", reason === null ? "The run was asked to cancel." : `The run was asked to cancel: ${reason}`);
+    super(
+      "cancelled",
+      reason === null ? "The run was asked to cancel." : `The run was asked to cancel: ${reason}`,
+    );
+    this.reason = reason;
   }
 }
 

@@ -1,5 +1,20 @@
+export { connect, type ConnectOptions } from "./connect.ts";
 export type { StepContext, StepOptions, WorkflowContext } from "./context.ts";
-export type { WorkflowDefinition, WorkflowOptions } from "./definition.ts";
+export {
+  defineWorkflow,
+  type AnyWorkflowDefinition,
+  type WorkflowDefinition,
+  type WorkflowOptions,
+} from "./definition.ts";
+export { systemClock, type Clock } from "./due-timers.ts";
+export {
+  CancelledError,
+  NonDeterminismError,
+  NonRetryableError,
+  RetryAfterError,
+  StepFailedError,
+} from "./failures.ts";
+export type { Logger } from "./logger.ts";
 export type {
   Driver,
   Millrace,
@@ -10,3 +25,4 @@ export type {
   WorkflowHandle,
 } from "./millrace.ts";
 export type { RetryPolicy } from "./retry.ts";
+export type { DrainOptions, Worker, WorkerOptions, WorkerStats } from "./worker.ts";

@@ -1,8 +1,8 @@
 /** What `connect` gives: the public door of the engine. Implementations live beside it. */
 import type { EventLog } from "@millrace/event-log";
-import type { BeginOutcome, ErrorInfo, RunStatus } from "@millrace/schemas";
-import type { StandardSchemaV1 } from "@standard-schema/spec";
+import type { BeginOutcome, ErrorInfo } from "@millrace/schemas";
 import type { WorkflowDefinition } from "./definition.ts";
+import type { Worker, WorkerOptions } from "./worker.ts";
 
 export interface StartOptions {
   /** Workflow id; a ULID when left out. */
@@ -36,7 +36,6 @@ export interface OperatorReason {
 
 export interface WorkflowHandle<Output = unknown> {
   readonly id: string;
-  readonly type: string;
   /**
    * The run's output, pushed when it closes. Rejects with `workflow_failed`, `cancelled`, `terminated`,
    * `workflow_timed_out`, `workflow_not_found`, or the signal's reason.
@@ -77,12 +76,8 @@ export interface Millrace {
   startByType(type: string, input: unknown, options?: StartOptions): Promise<StartResult>;
   /** A handle on a run that exists; `workflow_not_found` shows on first use. */
   handle<Output = unknown>(id: string): WorkflowHandle<Output>;
+  /** Executes runs of the given workflows in this process. */
+  worker(options: WorkerOptions): Promise<Worker>;
+  /** Drains the workers of this connection and closes it. Idempotent. */
   close(): Promise<void>;
 }
-
-export interface RunSummary {
-  readonly id: string;
-  readonly status: RunStatus;
-}
-
-export type AnySchema = StandardSchemaV1;

@@ -17,7 +17,10 @@ export const retryDefaults = {
 export function retryDelayMs(policy: RetryPolicy, attempt: number, random: number): number {
   const factor = policy.factor ?? retryDefaults.factor;
   const initialDelayMs = policy.initialDelayMs ?? retryDefaults.initialDelayMs;
-  const ceiling = Math.min(policy.maxDelayMs ?? retryDefaults.maxDelayMs, initialDelayMs * factor ** (attempt - 1));
+  const ceiling = Math.min(
+    policy.maxDelayMs ?? retryDefaults.maxDelayMs,
+    initialDelayMs * factor ** (attempt - 1),
+  );
   return Math.round((policy.jitter ?? retryDefaults.jitter) === "full" ? ceiling * random : ceiling);
 }
 
@@ -41,7 +44,13 @@ export function afterFailedAttempt(
   const { name, occurrence, attempt, error } = failed;
   if (failed.retryable && attempt < (policy.maxAttempts ?? retryDefaults.maxAttempts)) {
     const delayMs = failed.retryAfterMs ?? retryDelayMs(policy, attempt, random);
-    return { type: "StepRetryScheduled", data: { name, occurrence, attempt, error, nextAttemptAt: now + delayMs } };
+    return {
+      type: "StepRetryScheduled",
+      data: { name, occurrence, attempt, error, nextAttemptAt: now + delayMs },
+    };
   }
-  return { type: failed.timedOut ? "StepTimedOut" : "StepFailed", data: { name, occurrence, attempt, error } };
+  return {
+    type: failed.timedOut ? "StepTimedOut" : "StepFailed",
+    data: { name, occurrence, attempt, error },
+  };
 }

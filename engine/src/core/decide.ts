@@ -28,7 +28,12 @@ export type Command =
       readonly now: number;
       readonly maxAttempts?: number;
     }
-  | { readonly kind: "completeStep"; readonly step: StepRef; readonly token: string; readonly output: unknown }
+  | {
+      readonly kind: "completeStep";
+      readonly step: StepRef;
+      readonly token: string;
+      readonly output: unknown;
+    }
   | {
       readonly kind: "failStep";
       readonly step: StepRef;
@@ -72,12 +77,21 @@ export function decide(state: RunState, command: Command): Decision {
       return begin(state, command);
     case "completeStep": {
       const { attempt } = currentAttempt(state, command);
-      return { events: [{ type: "StepCompleted", data: { ...command.step, attempt, output: command.output } }] };
+      return {
+        events: [{ type: "StepCompleted", data: { ...command.step, attempt, output: command.output } }],
+      };
     }
     case "failStep": {
       const { attempt, maxAttempts } = currentAttempt(state, command);
       const { error, now, random, step } = command;
-      const failed = { ...step, attempt, error, retryable: error.retryable !== false, timedOut: false, retryAfterMs: null };
+      const failed = {
+        ...step,
+        attempt,
+        error,
+        retryable: error.retryable !== false,
+        timedOut: false,
+        retryAfterMs: null,
+      };
       const policy = maxAttempts === null ? {} : { maxAttempts };
       return { events: [afterFailedAttempt(failed, policy, now, random)] };
     }
@@ -94,7 +108,8 @@ function repeatedDecision(state: RunState, command: Command): Decision | null {
     case "begin": {
       const step = state.steps.get(stepKey(command.step.name, command.step.occurrence));
       const { sequence } = state;
-      if (step?.status === "completed") return { events: [], begin: { outcome: "completed", output: step.output, sequence } };
+      if (step?.status === "completed")
+        return { events: [], begin: { outcome: "completed", output: step.output, sequence } };
       if (step?.status === "failed" || step?.status === "timed_out") {
         return { events: [], begin: { outcome: "failed", error: step.error ?? { message: "" }, sequence } };
       }
@@ -103,7 +118,9 @@ function repeatedDecision(state: RunState, command: Command): Decision | null {
     case "complete":
       return state.status === "completed" && sameJson(state.output, command.output) ? { events: [] } : null;
     case "fail":
-      return state.status === "failed" && state.error?.message === command.error.message ? { events: [] } : null;
+      return state.status === "failed" && state.error?.message === command.error.message
+        ? { events: [] }
+        : null;
     case "cancel":
       return state.status === "cancelled" ? { events: [] } : null;
     case "terminate":
@@ -112,7 +129,10 @@ function repeatedDecision(state: RunState, command: Command): Decision | null {
     case "failStep": {
       const step = state.steps.get(stepKey(command.step.name, command.step.occurrence));
       if (step?.token !== command.token) return null;
-      const ended = command.kind === "completeStep" ? step.status === "completed" : step.status !== "started" && step.status !== "completed";
+      const ended =
+        command.kind === "completeStep"
+          ? step.status === "completed"
+          : step.status !== "started" && step.status !== "completed";
       return ended ? { events: [] } : null;
     }
   }
@@ -122,14 +142,20 @@ function begin(state: RunState, command: Extract<Command, { kind: "begin" }>): D
   const { step: ref, token, now, maxAttempts } = command;
   const step = state.steps.get(stepKey(ref.name, ref.occurrence));
   if (step?.status === "retrying" && step.nextAttemptAt !== null && step.nextAttemptAt > now) {
-    return { events: [], begin: { outcome: "wait", until: isoTime(step.nextAttemptAt), sequence: state.sequence } };
+    return {
+      events: [],
+      begin: { outcome: "wait", until: isoTime(step.nextAttemptAt), sequence: state.sequence },
+    };
   }
   // A step that is begun again was lost by a crashed driver: its old token must not be able to end it any more.
   const attempt = step === undefined ? 1 : step.attempt + 1;
   const idempotencyKey = `${state.id}/1/${ref.name}#${ref.occurrence}`;
   return {
     events: [
-      { type: "StepStarted", data: { ...ref, attempt, token, ...(maxAttempts === undefined ? {} : { maxAttempts }) } },
+      {
+        type: "StepStarted",
+        data: { ...ref, attempt, token, ...(maxAttempts === undefined ? {} : { maxAttempts }) },
+      },
     ],
     begin: { outcome: "execute", token, attempt, idempotencyKey, sequence: 0 },
   };
@@ -167,7 +193,10 @@ function closed(state: RunState, kind: string): MillraceError {
   );
 }
 
-function operator(command: { readonly reason?: string; readonly by?: string }): { reason?: string; by?: string } {
+function operator(command: { readonly reason?: string; readonly by?: string }): {
+  reason?: string;
+  by?: string;
+} {
   return { ...reasonOf(command), ...(command.by === undefined ? {} : { by: command.by }) };
 }
 

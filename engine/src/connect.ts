@@ -1,0 +1,241 @@
+import { openEventLog, type EventLog, type EventLogOptions } from "@millrace/event-log";
+import {
+  assertWorkflowId,
+  assertWorkflowType,
+  isClosed,
+  isMillraceError,
+  limits,
+  MillraceError,
+  parseStepRef,
+  type RunState,
+} from "@millrace/schemas";
+import { ulid } from "ulid";
+import { Commands, createDriver, foldHistory } from "./commands.ts";
+import { sameJson } from "./core/decide.ts";
+import { parseInput, type AnyWorkflowDefinition, type WorkflowDefinition } from "./definition.ts";
+import { systemClock, type Clock } from "./due-timers.ts";
+import { silentLogger, type Logger } from "./logger.ts";
+import type { Millrace, StartOptions, StartResult, WorkflowHandle } from "./millrace.ts";
+import { Results } from "./results.ts";
+import { startWorker, type Worker, type WorkerOptions } from "./worker.ts";
+
+export interface ConnectOptions extends Partial<EventLogOptions> {
+  /** An event log that is open already; it stays open on `close`. Default: one is opened from the other options. */
+  readonly log?: EventLog;
+  readonly logger?: Logger;
+  readonly clock?: Clock;
+  /** In [0, 1): jitter. Default `Math.random`. */
+  readonly random?: () => number;
+}
+
+/**
+ * Connects to the event log. The connection starts, drives, cancels and awaits runs; `worker` executes them.
+ * Rejects with `unavailable`, `broker_auth_failed` or `broker_version_unsupported`.
+ *
+ * @example
+ * const millrace = await connect({ servers: "nats://127.0.0.1:4222" });
+ * const worker = await millrace.worker({ workflows: [greet] });
+ * const handle = await millrace.start(greet, { name: "Ada" });
+ * console.log(await handle.result());
+ */
+export async function connect(options: ConnectOptions = {}): Promise<Millrace> {
+  const { log: given, logger, clock, random, ...logOptions } = options;
+  const log =
+    given ?? (await openEventLog({ servers: "nats://127.0.0.1:4222", namespace: "default", ...logOptions }));
+  return new Connection({
+    log,
+    ownsLog: given === undefined,
+    logger: logger ?? silentLogger,
+    clock: clock ?? systemClock,
+    random: random ?? Math.random,
+  });
+}
+
+interface ConnectionDeps {
+  readonly log: EventLog;
+  readonly ownsLog: boolean;
+  readonly logger: Logger;
+  readonly clock: Clock;
+  readonly random: () => number;
+}
+
+/** Folded states of driven runs kept per connection. */
+const commandCacheMax = 10_000;
+
+class Connection implements Millrace {
+  readonly log: EventLog;
+  readonly driver;
+  readonly #deps: ConnectionDeps;
+  readonly #results: Results;
+  readonly #commands: Commands;
+  readonly #definitions = new Map<string, AnyWorkflowDefinition>();
+  readonly #workers: Worker[] = [];
+
+  constructor(deps: ConnectionDeps) {
+    this.#deps = deps;
+    this.log = deps.log;
+    this.#results = new Results(deps.log);
+    this.#commands = new Commands({
+      log: deps.log,
+      clock: deps.clock,
+      random: deps.random,
+      cacheMax: commandCacheMax,
+    });
+    this.driver = createDriver(this.#commands, deps.random);
+  }
+
+  async worker(options: WorkerOptions): Promise<Worker> {
+    const { log, logger, clock, random } = this.#deps;
+    const worker = await startWorker({ log, logger, clock, random, results: this.#results }, options);
+    for (const definition of options.workflows) this.#definitions.set(definition.type, definition);
+    this.#workers.push(worker);
+    return worker;
+  }
+
+  async start<Input, Output>(
+    definition: WorkflowDefinition<Input, Output>,
+    input: Input,
+    options: StartOptions = {},
+  ): Promise<WorkflowHandle<Output>> {
+    await parseInput(definition, input);
+    const started = await this.#start(definition.type, input, {
+      version: definition.version,
+      steps: definition.steps,
+      ...options,
+      allowUnregistered: true,
+    });
+    return started.handle as WorkflowHandle<Output>;
+  }
+
+  async startByType(type: string, input: unknown, options: StartOptions = {}): Promise<StartResult> {
+    assertWorkflowType(type);
+    const definition = this.#definitions.get(type);
+    if (definition !== undefined && options.driver !== "external") {
+      await parseInput(definition, input);
+      return this.#start(type, input, { version: definition.version, steps: definition.steps, ...options });
+    }
+    return this.#start(type, input, options);
+  }
+
+  handle<Output = unknown>(id: string): WorkflowHandle<Output> {
+    assertWorkflowId(id);
+    return {
+      id,
+      result: (options = {}) => this.#results.wait(id, options.signal) as Promise<Output>,
+      cancel: async (reason = {}) => {
+        const { sequence } = await this.#commands.execute(id, () => ({ kind: "cancel", ...reason }));
+        return { sequence };
+      },
+      terminate: async (reason = {}) => {
+        const { sequence } = await this.#commands.execute(id, () => ({ kind: "terminate", ...reason }));
+        return { sequence };
+      },
+    };
+  }
+
+  async close(): Promise<void> {
+    await Promise.all(this.#workers.map((worker) => worker.drain()));
+    await this.#results.close();
+    if (this.#deps.ownsLog) await this.log.close();
+  }
+
+  async #start(type: string, input: unknown, options: StartOptions): Promise<StartResult> {
+    const id = options.id ?? ulid();
+    assertWorkflowId(id);
+    const driver = options.driver ?? "code";
+    const registered = this.log.registeredType(type);
+    if (
+      registered === null &&
+      driver === "code" &&
+      options.allowUnregistered !== true &&
+      !this.#definitions.has(type)
+    ) {
+      throw new MillraceError(
+        "workflow_type_unknown",
+        `Start of ${id} refused: no worker has ever registered workflow type ${type}. Start a worker that hosts it, ` +
+          'pass "allowUnregistered": true, or drive it from outside with "driver": "external".',
+      );
+    }
+    const plan = options.steps ?? (driver === "code" ? registered?.plan : undefined) ?? [];
+    for (const step of plan) parseStepRef(step);
+    assertAttributes(options.attributes ?? {});
+    const event = {
+      type: "WorkflowStarted" as const,
+      data: {
+        version: options.version ?? (driver === "code" ? registered?.version : undefined) ?? "1",
+        input: input ?? null,
+        driver,
+        ...(plan.length === 0 ? {} : { plan: [...plan] }),
+        ...(options.attributes === undefined ? {} : { attributes: { ...options.attributes } }),
+      },
+    };
+    try {
+      const { sequence } = await this.log.append({
+        commitId: ulid(),
+        workflowId: id,
+        type,
+        expected: "new",
+        events: [event],
+        condition: driver === "code" ? "running" : "waiting",
+      });
+      return { handle: this.handle(id), created: true, sequence };
+    } catch (error) {
+      if (!isMillraceError(error, "conflict")) throw error;
+      return this.#startedBefore(id, type, event.data, error);
+    }
+  }
+
+  /** The id is taken: by the same start, which is then answered again, or by another one. */
+  async #startedBefore(
+    id: string,
+    type: string,
+    wanted: { readonly input: unknown; readonly driver: string; readonly plan?: readonly string[] },
+    conflict: Error,
+  ): Promise<StartResult> {
+    const state = foldHistory(await this.log.load(id));
+    if (state === null) throw conflict;
+    const difference = differenceOf(state, type, wanted);
+    if (difference === null)
+      return { handle: this.handle(id), created: false, sequence: state.startedSequence };
+    throw new MillraceError(
+      "workflow_exists",
+      `Start of ${id} refused: a run with this id exists since sequence ${state.startedSequence} with another ${difference} ` +
+        `(type ${state.type}, ${isClosed(state.status) ? state.status : "open"}). Use another id, or repeat the same start.`,
+      { details: { difference, type: state.type, sequence: state.startedSequence } },
+    );
+  }
+}
+
+/** What makes a start another one. The version does not: the same start may be repeated after a deploy. */
+function differenceOf(
+  state: RunState,
+  type: string,
+  wanted: { readonly input: unknown; readonly driver: string; readonly plan?: readonly string[] },
+): string | null {
+  if (state.type !== type) return "type";
+  if (state.driver !== wanted.driver) return "driver";
+  if (!sameJson(state.input, wanted.input)) return "input";
+  if (state.driver === "external" && !sameJson(state.plan, wanted.plan ?? [])) return "list of steps";
+  return null;
+}
+
+function assertAttributes(attributes: Readonly<Record<string, string>>): void {
+  const entries = Object.entries(attributes);
+  if (entries.length > limits.attributes) {
+    throw new MillraceError(
+      "limit_exceeded",
+      `Start refused: ${entries.length} attributes, the limit is ${limits.attributes}. Put the rest into the input.`,
+      { details: { limit: limits.attributes, actual: entries.length } },
+    );
+  }
+  for (const [key, value] of entries) {
+    if (key.length >= 1 && key.length <= limits.attributeChars && value.length <= limits.attributeChars)
+      continue;
+    throw new MillraceError(
+      "limit_exceeded",
+      `Start refused: attribute ${JSON.stringify(key.slice(0, 60))} is longer than ${limits.attributeChars} characters ` +
+        "(key or value), or has no key. Shorten it, or put it into the input.",
+      { details: { limit: limits.attributeChars, actual: Math.max(key.length, value.length) } },
+    );
+  }
+}

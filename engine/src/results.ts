@@ -1,0 +1,198 @@
+/**
+ * Who waits for which run's end, in this process.
+ *
+ * Owns: the waiters and one tail of commit heads that wakes them. A worker of the same connection tells it of the
+ * commits that it sees and makes, so that there is no second tail.
+ * I1 A waiter is registered before the log is asked, and the tail runs before that: no end falls in between.
+ * I2 Pushed, never polled.
+ */
+import type { CommitHead, EventLog, Follower, StoredCommit } from "@millrace/event-log";
+import { MillraceError, type WorkflowEvent } from "@millrace/schemas";
+import { fromErrorInfo } from "./failures.ts";
+
+interface Waiter {
+  readonly resolve: (output: unknown) => void;
+  readonly reject: (error: Error) => void;
+}
+
+export class Results {
+  readonly #log: EventLog;
+  readonly #waiters = new Map<string, Set<Waiter>>();
+  #tail: Promise<Follower> | null = null;
+  #fed = false;
+  #closed = false;
+
+  constructor(log: EventLog) {
+    this.#log = log;
+  }
+
+  /** A worker's tail sees every commit, so that ours is not needed. */
+  attachFeed(): void {
+    this.#fed = true;
+  }
+
+  /** The worker is gone: whoever still waits needs a tail of our own again. */
+  async detachFeed(): Promise<void> {
+    this.#fed = false;
+    if (this.#waiters.size === 0 || this.#closed) return;
+    await this.#ensureTail();
+    for (const id of this.#waiters.keys()) this.#lookUp(id);
+  }
+
+  /** The run's output when it has closed; rejects with its failure, or with the signal's reason. */
+  async wait(id: string, signal?: AbortSignal): Promise<unknown> {
+    signal?.throwIfAborted();
+    await this.#ensureTail();
+    let waiter: Waiter | null = null;
+    let onAbort = (): void => undefined;
+    const outcome = new Promise<unknown>((resolve, reject) => {
+      waiter = { resolve, reject };
+      onAbort = () => reject(signal?.reason as Error);
+      const waiters = this.#waiters.get(id) ?? new Set();
+      this.#waiters.set(id, waiters.add(waiter));
+    });
+    signal?.addEventListener("abort", onAbort, { once: true });
+    this.#lookUp(id);
+    try {
+      return await outcome;
+    } finally {
+      signal?.removeEventListener("abort", onAbort);
+      const waiters = this.#waiters.get(id);
+      if (waiter !== null) waiters?.delete(waiter);
+      if (waiters?.size === 0) this.#waiters.delete(id);
+    }
+  }
+
+  /** Told of every commit's head by whichever tail runs. */
+  observe(head: CommitHead): void {
+    if (head.condition === "closed" && this.#waiters.has(head.workflowId)) this.#lookUp(head.workflowId);
+  }
+
+  /** Told by a worker of the commit that closed a run of its own. */
+  settle(id: string, events: readonly WorkflowEvent[]): void {
+    const waiters = this.#waiters.get(id);
+    if (waiters === undefined) return;
+    const closing = events.findLast(isClosingEvent);
+    if (closing === undefined) return;
+    this.#waiters.delete(id);
+    for (const waiter of waiters) finish(waiter, id, closing);
+  }
+
+  async close(): Promise<void> {
+    this.#closed = true;
+    const error = new MillraceError(
+      "draining",
+      "The connection was closed while a result was awaited. Connect again and wait for it.",
+    );
+    this.#rejectAll(error);
+    await (await this.#tail)?.stop();
+  }
+
+  #lookUp(id: string): void {
+    this.#log.last(id).then(
+      async (last) => {
+        if (last === null) {
+          this.#reject(
+            id,
+            new MillraceError("workflow_not_found", `There is no run ${id}. Start it, or check its id.`),
+          );
+          return;
+        }
+        const closing = await this.#closingEvents(last);
+        if (closing !== null) this.settle(id, closing);
+      },
+      (error: unknown) => this.#reject(id, error as Error),
+    );
+  }
+
+  /** A fact from outside may stand behind the commit that closed the run. */
+  async #closingEvents(last: StoredCommit): Promise<readonly WorkflowEvent[] | null> {
+    if (last.condition === "closed") return last.events;
+    if (last.condition !== null) return null;
+    const history = await this.#log.load(last.workflowId);
+    return history.findLast((commit) => commit.condition === "closed")?.events ?? null;
+  }
+
+  async #ensureTail(): Promise<void> {
+    if (this.#fed) return;
+    this.#tail ??= this.#startTail();
+    try {
+      await this.#tail;
+    } catch (error) {
+      this.#tail = null;
+      throw error;
+    }
+  }
+
+  async #startTail(): Promise<Follower> {
+    const { lastSequence } = await this.#log.info();
+    return this.#log.follow({
+      after: lastSequence,
+      headersOnly: true,
+      onCommit: (commit) => this.observe(commit),
+      onStatus: (status, error) => {
+        if (status === "live" || status === "interrupted") return;
+        this.#tail = null;
+        this.#rejectAll(
+          error ??
+            new MillraceError(
+              "log_recreated",
+              `The event log was replaced (${status}) while a result was awaited.`,
+            ),
+        );
+      },
+    });
+  }
+
+  #reject(id: string, error: Error): void {
+    for (const waiter of this.#waiters.get(id) ?? []) waiter.reject(error);
+    this.#waiters.delete(id);
+  }
+
+  #rejectAll(error: Error): void {
+    for (const id of [...this.#waiters.keys()]) this.#reject(id, error);
+  }
+}
+
+type ClosingEvent = Extract<
+  WorkflowEvent,
+  { type: "WorkflowCompleted" | "WorkflowFailed" | "WorkflowCancelled" | "WorkflowTerminated" }
+>;
+
+export function isClosingEvent(event: WorkflowEvent): event is ClosingEvent {
+  return (
+    event.type === "WorkflowCompleted" ||
+    event.type === "WorkflowFailed" ||
+    event.type === "WorkflowCancelled" ||
+    event.type === "WorkflowTerminated"
+  );
+}
+
+function finish(waiter: Waiter, id: string, closing: ClosingEvent): void {
+  switch (closing.type) {
+    case "WorkflowCompleted":
+      return waiter.resolve(closing.data.output ?? null);
+    case "WorkflowFailed": {
+      const { error } = closing.data;
+      const cause = fromErrorInfo(error);
+      return waiter.reject(
+        new MillraceError("workflow_failed", `Run ${id} failed: ${error.message}`, {
+          cause,
+          details: { error },
+        }),
+      );
+    }
+    case "WorkflowCancelled":
+      return waiter.reject(
+        new MillraceError("cancelled", `Run ${id} was cancelled${because(closing.data.reason)}.`),
+      );
+    case "WorkflowTerminated":
+      return waiter.reject(
+        new MillraceError("terminated", `Run ${id} was terminated${because(closing.data.reason)}.`),
+      );
+  }
+}
+
+function because(reason: string | undefined): string {
+  return reason === undefined ? "" : `: ${reason}`;
+}

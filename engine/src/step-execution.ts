@@ -1,0 +1,156 @@
+/**
+ * One attempt of a step's function in this process, from its slot to its outcome as an event.
+ *
+ * Owns: the attempt's time limit and abort signal. Does not own: recording the outcome (the run does that).
+ * S1 An attempt has exactly one outcome; what the function does after it is ignored.
+ * S2 The outcome is an event that can be appended: output as stored, error as data.
+ */
+import { MillraceError, type StepRef, type WorkflowEvent } from "@millrace/schemas";
+import { asStored, type StepRequest } from "./activation.ts";
+import { afterFailedAttempt } from "./core/attempt.ts";
+import type { Clock, DueTimers } from "./due-timers.ts";
+import { NonRetryableError, RetryAfterError, toErrorInfo } from "./failures.ts";
+
+export type StepOutcome = Extract<
+  WorkflowEvent,
+  { type: "StepCompleted" | "StepRetryScheduled" | "StepFailed" | "StepTimedOut" }
+>;
+
+export interface StepExecutionDeps {
+  readonly clock: Clock;
+  readonly timers: DueTimers;
+  /** In [0, 1): jitter. */
+  readonly random: () => number;
+}
+
+export class StepExecution {
+  readonly request: StepRequest;
+  readonly #deps: StepExecutionDeps;
+  readonly #workflowId: string;
+  readonly #attempt: number;
+  readonly #onOutcome: (outcome: StepOutcome) => void;
+  /** Made on first use: most steps never look at their signal. */
+  #controller: AbortController | null = null;
+  #abortReason: Error | null = null;
+  #settled = false;
+
+  constructor(
+    deps: StepExecutionDeps,
+    workflowId: string,
+    request: StepRequest,
+    attempt: number,
+    onOutcome: (outcome: StepOutcome) => void,
+  ) {
+    this.#deps = deps;
+    this.#workflowId = workflowId;
+    this.request = request;
+    this.#attempt = attempt;
+    this.#onOutcome = onOutcome;
+  }
+
+  /** Resolves when the attempt has its outcome or was abandoned; never rejects. */
+  run(): Promise<void> {
+    if (this.#settled) return Promise.resolve();
+    const { timeoutMs } = this.request.options;
+    return new Promise((resolve) => {
+      let cancelTimer = (): void => undefined;
+      const settle = (outcome: (() => StepOutcome) | null): void => {
+        cancelTimer();
+        resolve();
+        if (this.#settled) return;
+        this.#settled = true;
+        if (outcome !== null) this.#onOutcome(outcome());
+      };
+      this.#abandon = () => settle(null);
+      if (timeoutMs !== undefined) {
+        cancelTimer = this.#deps.timers.add(this.#deps.clock.now() + timeoutMs, () => {
+          const error = new MillraceError(
+            "step_timeout",
+            `Attempt ${this.#attempt} of step ${this.request.key} of ${this.#workflowId} ran into its time limit of ${timeoutMs} ms.`,
+          );
+          settle(() => this.#failed(error));
+          this.#abortWith(error);
+        });
+      }
+      this.#call().then(
+        (output) => settle(() => this.#completed(output)),
+        (error: unknown) => settle(() => this.#failed(error)),
+      );
+    });
+  }
+
+  /** Tells the function to stop and drops its outcome. */
+  abandon(reason: Error): void {
+    this.#abandon();
+    this.#abortWith(reason);
+  }
+
+  #abandon = (): void => {
+    this.#settled = true;
+  };
+
+  async #call(): Promise<unknown> {
+    const { name, occurrence, fn } = this.request;
+    const controller = (): AbortController => {
+      this.#controller ??= new AbortController();
+      if (this.#abortReason !== null) this.#controller.abort(this.#abortReason);
+      return this.#controller;
+    };
+    return fn({
+      idempotencyKey: `${this.#workflowId}/1/${name}#${occurrence}`,
+      attempt: this.#attempt,
+      get signal() {
+        return controller().signal;
+      },
+    });
+  }
+
+  #abortWith(reason: Error): void {
+    this.#abortReason ??= reason;
+    this.#controller?.abort(reason);
+  }
+
+  #completed(output: unknown): StepOutcome {
+    try {
+      const stored = asStored(output, `step ${this.request.key}`);
+      return { type: "StepCompleted", data: { ...this.#ref(), attempt: this.#attempt, output: stored } };
+    } catch (error) {
+      // The function did its work: running it again would do it twice and could not be stored either.
+      return {
+        type: "StepFailed",
+        data: { ...this.#ref(), attempt: this.#attempt, error: toErrorInfo(error) },
+      };
+    }
+  }
+
+  #failed(error: unknown): StepOutcome {
+    const policy = this.request.options.retry ?? {};
+    let retryable = !(error instanceof NonRetryableError);
+    try {
+      retryable = retryable && policy.nonRetryable?.(error) !== true;
+    } catch (predicateError) {
+      // Without an answer, stopping is what loses nothing: an operator can run it again.
+      return {
+        type: "StepFailed",
+        data: { ...this.#ref(), attempt: this.#attempt, error: toErrorInfo(predicateError) },
+      };
+    }
+    return afterFailedAttempt(
+      {
+        ...this.#ref(),
+        attempt: this.#attempt,
+        error: toErrorInfo(error),
+        retryable,
+        timedOut: error instanceof MillraceError && error.code === "step_timeout",
+        retryAfterMs: error instanceof RetryAfterError ? error.afterMs : null,
+      },
+      policy,
+      this.#deps.clock.now(),
+      this.#deps.random(),
+    );
+  }
+
+  #ref(): StepRef {
+    return { name: this.request.name, occurrence: this.request.occurrence };
+  }
+}
