@@ -54,10 +54,7 @@ describe("mutants of the seam", () => {
   });
   afterAll(() => rm(folder, { recursive: true, force: true }));
 
-  async function mutant(
-    name: string,
-    ...changes: readonly (readonly [string, string])[]
-  ): Promise<typeof Seam> {
+  async function mutant([name, changes]: Mutant): Promise<typeof Seam> {
     let text = source;
     for (const [find, replace] of changes) {
       expect(source.split(find), `the text that mutant "${name}" changes: ${find}`).toHaveLength(2);
@@ -131,9 +128,9 @@ describe("mutants of the seam", () => {
     ],
   ];
 
-  it.each(broken)("the schedules notice: %s", async (name, changes) => {
-    const seed = caughtBy(await mutant([name, changes]));
-    expect(seed, `first of 600 schedules that notices "${name}"`).toBeDefined();
+  it.each(broken)("the schedules notice: %s", async (...row) => {
+    const seed = caughtBy(await mutant(row));
+    expect(seed, `first of 600 schedules that notices "${row[0]}"`).toBeDefined();
   });
 
   const blind: readonly Mutant[] = [
@@ -149,8 +146,8 @@ describe("mutants of the seam", () => {
     ["frames that do not say what went before", [["    topic.lastMatch = last;\n", ""]]],
   ];
 
-  it.each(blind)("a lost frame goes unnoticed with %s", async (name, changes) => {
-    const Blind = await mutant([name, changes]);
+  it.each(blind)("a lost frame goes unnoticed with %s", async (...row) => {
+    const Blind = await mutant(row);
     const unnoticed = seeds(400).filter((seed) => {
       const outcome = simulate(Blind, seed, { loseFrame: 20 + (seed % 60) });
       return outcome.missed > 0 && outcome.alarms === 0;

@@ -230,9 +230,9 @@ export function simulate(SeamUnderTest: SeamClass, seed: number, faults: Faults 
 
   const receive = (connection: Connection) => {
     const frame = connection.buffer.shift() as
-      | { t: "ev" | "bm"; f: number; p: number; s: number; d?: number[] }
+      | { t: "ev" | "bm"; i?: undefined; f: number; p: number; s: number; d?: number[] }
       | Extract<ServerFrame, { t: "hb" }>
-      | Extract<ServerFrame, { t: "live" } | { t: "behind" } | { t: "end" }>;
+      | Extract<ServerFrame, { t: "live" | "end" }>;
     if (frame.t === "ev" || frame.t === "bm") {
       if (++dataFrames === faults.loseFrame) return;
       const watch = connection.byF.get(frame.f);
@@ -251,7 +251,7 @@ export function simulate(SeamUnderTest: SeamClass, seed: number, faults: Faults 
         if (last > watch.cursor) alarms++;
         watch.cursor = Math.max(watch.cursor, frame.s);
       }
-    } else {
+    } else if (frame.t === "live" || frame.t === "end") {
       const watch = connection.watches.find((candidate) => candidate.i === frame.i);
       if (watch === undefined) throw new Error(`frame for an unknown i ${frame.i}`);
       if (frame.t === "live" && frame.s > watch.cursor) alarms++;
