@@ -74,7 +74,7 @@ function kindsDeclaredIn(program: Program, name: string): string[] {
 }
 
 function isDeclaration(node: Program["body"][number]): node is Extract<Program["body"][number], Declaration> {
-  return /Declaration$/.test(node.type) && !/^(?:Import|Export)/.test(node.type);
+  return node.type.endsWith("Declaration") && !/^(?:Import|Export)/.test(node.type);
 }
 
 function declaredNames(declaration: Declaration): [name: string, kind: string][] {
