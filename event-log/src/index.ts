@@ -16,3 +16,4 @@ export type {
 } from "./event-log.ts";
 export { createMemoryLog, type MemoryLogOptions } from "./memory/memory-log.ts";
 export { createMemoryServer, type MemoryServer, type MemoryServerOptions } from "./memory/memory-server.ts";
+export { openEventLog, type EventLogOptions } from "./jetstream/open-event-log.ts";

@@ -44,6 +44,7 @@ export interface AppendPolicy {
   readonly now: () => number;
   /** A number in [0, 1): jitter. */
   readonly random: () => number;
+  /** May end early when trying again makes sense; rejects when the log was closed. */
   readonly wait: (ms: number) => Promise<void>;
 }
 
@@ -80,14 +81,19 @@ export async function settleAppend(
     const waitMs = ceilingMs * (0.5 + policy.random() / 2);
     attempt++;
     if (policy.now() + waitMs > deadline) throw giveUp(cause);
-    await policy.wait(waitMs);
+    try {
+      await policy.wait(waitMs);
+    } catch (error) {
+      throw giveUp(error instanceof Error ? error : cause);
+    }
   };
   const fromLeader = async <T>(read: () => Promise<T>): Promise<T> => {
     for (;;) {
       try {
         return await read();
       } catch (error) {
-        if (!isMillraceError(error) || !error.retryable) throw error;
+        if (!isMillraceError(error)) throw error;
+        if (!error.retryable) throw giveUp(error);
         await backOff(error);
       }
     }
