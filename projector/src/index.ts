@@ -1,1 +1,13 @@
-export type { CommitPage, CommitRow, ListOptions, Projection } from "./projection.ts";
+export { openProjection, type OpenedProjection, type OpenProjectionOptions } from "./open-projection.ts";
+export type { CommitPage, CommitRow, ListOptions, Projection, QuarantinedCommit } from "./projection.ts";
+export {
+  projectorTopic,
+  startProjector,
+  type Projector,
+  type ProjectorOptions,
+  type ProjectorStatus,
+} from "./projector.ts";
+export type { ProjectorLogger } from "./logger.ts";
+export type { PoisonPolicy } from "./core/fold-batch.ts";
+export { rebuildProjection, verifyProjection, type RebuildOptions, type Verification } from "./rebuild.ts";
+export { hashProjection, type ProjectionHash } from "./sqlite/hash-projection.ts";

@@ -30,6 +30,13 @@ export interface CommitPage {
   readonly upTo: number;
 }
 
+/** A commit that could not be read, or that belongs to a run of which an earlier one could not. */
+export interface QuarantinedCommit {
+  readonly sequence: number;
+  readonly workflowId: string;
+  readonly error: string;
+}
+
 export interface Projection {
   checkpoint(): Checkpoint;
   workflow(id: string): WorkflowRow | null;
@@ -46,9 +53,12 @@ export interface Projection {
    * Rows of all runs that match by id and type, exact at `sequence`: rows and checkpoint are read in one
    * transaction. `limit_exceeded` beyond `maxRows`.
    */
-  snapshot(filter: Filter, maxRows: number): { readonly rows: readonly WorkflowRow[]; readonly sequence: number };
+  snapshot(
+    filter: Filter,
+    maxRows: number,
+  ): { readonly rows: readonly WorkflowRow[]; readonly sequence: number };
   /** Sequences of quarantined commits, newest first, at most 100. */
-  quarantined(): readonly { readonly sequence: number; readonly workflowId: string; readonly error: string }[];
+  quarantined(): readonly QuarantinedCommit[];
   /**
    * Resolves with the checkpoint's sequence once it is at least `sequence`; rejects with `projector_behind` after
    * `timeoutMs`. Pushed by the projector, in this process or another.

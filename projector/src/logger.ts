@@ -1,0 +1,12 @@
+/** What the projector needs of a logger: a pino logger fits. */
+export interface ProjectorLogger {
+  info(fields: object, message: string): void;
+  warn(fields: object, message: string): void;
+  error(fields: object, message: string): void;
+}
+
+export const silentLogger: ProjectorLogger = { info: ignore, warn: ignore, error: ignore };
+
+function ignore(): void {
+  // Silence is what was asked for.
+}

@@ -1,0 +1,138 @@
+/** How a folded run stands in the tables, and back. */
+import { progressOf, stepKey, type RunState, type StepState } from "@millrace/schemas";
+import type { FoldedRun } from "../core/folded-run.ts";
+import type { StartsTable, StepsTable, WorkflowsTable } from "./tables.ts";
+
+/** A run's row together with what it was started with. */
+export type RunRecord = WorkflowsTable & StartsTable;
+
+interface FoldState {
+  readonly progressCount: number;
+  readonly nowValues: number[];
+  readonly cancelRequested: RunState["cancelRequested"];
+}
+
+export function toWorkflowRecord(folded: FoldedRun): WorkflowsTable {
+  const { state } = folded;
+  const { currentStep, totalSteps } = progressOf(state);
+  return {
+    run: folded.run,
+    id: state.id,
+    type: state.type,
+    version: state.version,
+    status: state.status,
+    driver: state.driver,
+    current_step: currentStep,
+    total_steps: totalSteps,
+    message: state.message,
+    output: toJson(state.output),
+    error: toJson(state.error),
+    attributes: JSON.stringify(state.attributes),
+    started_at: state.startedAt,
+    updated_at: state.updatedAt,
+    closed_at: state.closedAt,
+    sequence: state.sequence,
+    started_sequence: state.startedSequence,
+    progress_current: state.progress.current,
+    progress_total: state.progress.total,
+    fold_state: toFoldState(state),
+    quarantined_sequence: folded.quarantinedSequence,
+  };
+}
+
+export function toStartRecord({ run, state }: FoldedRun): StartsTable {
+  return { run, input: JSON.stringify(state.input), plan: JSON.stringify(state.plan) };
+}
+
+export function toStepRecord(run: number, position: number, step: StepState): StepsTable {
+  return {
+    run,
+    position,
+    name: step.name,
+    occurrence: step.occurrence,
+    status: step.status,
+    attempt: step.attempt,
+    started_at: step.startedAt,
+    completed_at: step.completedAt,
+    output: toJson(step.output),
+    error: toJson(step.error),
+    next_attempt_at: step.nextAttemptAt,
+    token: step.token,
+    max_attempts: step.maxAttempts,
+  };
+}
+
+/** The state as it was when the records were written; `steps` in the order of their positions. */
+export function toRunState(record: RunRecord, steps: readonly StepsTable[]): RunState {
+  const fold = record.fold_state === null ? initialFoldState() : (JSON.parse(record.fold_state) as FoldState);
+  return {
+    id: record.id,
+    type: record.type,
+    version: record.version,
+    status: record.status,
+    driver: record.driver,
+    plan: JSON.parse(record.plan) as string[],
+    input: JSON.parse(record.input),
+    output: fromJson(record.output),
+    error: fromJson(record.error) as RunState["error"],
+    attributes: JSON.parse(record.attributes) as Record<string, string>,
+    message: record.message,
+    steps: new Map(steps.map((step) => [stepKey(step.name, step.occurrence), toStepState(step)])),
+    progress: { current: record.progress_current, total: record.progress_total },
+    ...fold,
+    startedAt: record.started_at,
+    updatedAt: record.updated_at,
+    closedAt: record.closed_at,
+    sequence: record.sequence,
+    startedSequence: record.started_sequence,
+  };
+}
+
+export function toFoldedRun(record: RunRecord, steps: readonly StepsTable[]): FoldedRun {
+  const state = toRunState(record, steps);
+  let bytes = record.input.length + record.plan.length;
+  for (const step of steps)
+    bytes += step.name.length + (step.output?.length ?? 0) + (step.error?.length ?? 0);
+  return {
+    run: record.run,
+    state,
+    positions: new Map([...state.steps.keys()].map((key, position) => [key, position])),
+    quarantinedSequence: record.quarantined_sequence,
+    storedStart: record.started_sequence,
+    changedSteps: new Set(),
+    bytes,
+  };
+}
+
+function toStepState(record: StepsTable): StepState {
+  return {
+    name: record.name,
+    occurrence: record.occurrence,
+    status: record.status,
+    attempt: record.attempt,
+    startedAt: record.started_at,
+    completedAt: record.completed_at,
+    output: fromJson(record.output),
+    error: fromJson(record.error) as StepState["error"],
+    nextAttemptAt: record.next_attempt_at,
+    token: record.token,
+    maxAttempts: record.max_attempts,
+  };
+}
+
+function toFoldState({ progressCount, nowValues, cancelRequested }: RunState): string | null {
+  if (progressCount === 0 && nowValues.length === 0 && cancelRequested === null) return null;
+  return JSON.stringify({ progressCount, nowValues, cancelRequested } satisfies FoldState);
+}
+
+function initialFoldState(): FoldState {
+  return { progressCount: 0, nowValues: [], cancelRequested: null };
+}
+
+function toJson(value: unknown): string | null {
+  return value === null ? null : JSON.stringify(value);
+}
+
+function fromJson(text: string | null): unknown {
+  return text === null ? null : JSON.parse(text);
+}

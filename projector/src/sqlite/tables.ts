@@ -1,0 +1,118 @@
+/**
+ * The tables of the read model. All of it is derived from the event log, so a new shape needs no migration: raise
+ * `schemaVersion`, and a file of another version is put aside and built anew.
+ *
+ * Rows hang together by `run`: the sequence of the run's first commit. Ids are chosen by users and lie anywhere in
+ * an index; by `run`, the rows that are written together lie together, and "newest first" is the key's own order.
+ */
+import type { RunStatus, StepStatus } from "@millrace/schemas";
+
+export const schemaVersion = 1;
+
+export interface WorkflowsTable {
+  readonly run: number;
+  readonly id: string;
+  readonly type: string;
+  readonly version: string;
+  readonly status: RunStatus;
+  readonly driver: "code" | "external";
+  readonly current_step: number;
+  readonly total_steps: number;
+  readonly message: string;
+  /** JSON; null while there is none. */
+  readonly output: string | null;
+  readonly error: string | null;
+  readonly attributes: string;
+  readonly started_at: number;
+  readonly updated_at: number;
+  readonly closed_at: number | null;
+  readonly sequence: number;
+  /** 0 while the run's start has not been seen: such a row is not shown. */
+  readonly started_sequence: number;
+  readonly progress_current: number | null;
+  readonly progress_total: number | null;
+  /** JSON of what only folding needs; null while it is all in its initial state. */
+  readonly fold_state: string | null;
+  /** Sequence of the commit that stopped this row. */
+  readonly quarantined_sequence: number | null;
+}
+
+/** What a run was started with. Apart from `workflows`, since an update there writes the whole row. */
+export interface StartsTable {
+  readonly run: number;
+  /** JSON. */
+  readonly input: string;
+  readonly plan: string;
+}
+
+export interface StepsTable {
+  readonly run: number;
+  /** From 0, in the order in which the steps were begun. */
+  readonly position: number;
+  readonly name: string;
+  readonly occurrence: number;
+  readonly status: StepStatus;
+  readonly attempt: number;
+  readonly started_at: number | null;
+  readonly completed_at: number | null;
+  readonly output: string | null;
+  readonly error: string | null;
+  readonly next_attempt_at: number | null;
+  readonly token: string | null;
+  readonly max_attempts: number | null;
+}
+
+/** The history. `body` is the text of the log as it is. */
+export interface CommitsTable {
+  readonly sequence: number;
+  readonly run: number;
+  readonly workflow_id: string;
+  readonly type: string;
+  readonly at: number;
+  readonly commit_id: string;
+  readonly body: string;
+}
+
+/** Search index over `workflows.attributes`. */
+export interface AttributesTable {
+  readonly key: string;
+  readonly value: string;
+  readonly run: number;
+}
+
+/** One row: how far the log is folded in, and which log it is. */
+export interface CheckpointTable {
+  readonly id: 1;
+  readonly sequence: number;
+  readonly commit_id: string;
+  readonly stream_created: string;
+}
+
+export interface QuarantineTable {
+  readonly sequence: number;
+  readonly workflow_id: string;
+  readonly type: string;
+  readonly at: number;
+  readonly error: string;
+}
+
+export interface ProjectionTables {
+  workflows: WorkflowsTable;
+  starts: StartsTable;
+  steps: StepsTable;
+  commits: CommitsTable;
+  attributes: AttributesTable;
+  checkpoint: CheckpointTable;
+  quarantine: QuarantineTable;
+}
+
+/** Every table with the columns of its key: the order in which a hash reads it. */
+export const tableKeys = {
+  workflows: ["run"],
+  starts: ["run"],
+  steps: ["run", "position"],
+  commits: ["sequence"],
+  attributes: ["key", "value", "run"],
+  checkpoint: ["id"],
+  quarantine: ["sequence"],
+} as const satisfies { [T in keyof ProjectionTables]: readonly (keyof ProjectionTables[T])[] };
