@@ -1,0 +1,4 @@
+export { describeEventLog } from "./describe-event-log.ts";
+export type { AppendFault, EventLogHarness, OpenOptions } from "./event-log-harness.ts";
+export { factOf, startOf, stepOf } from "./sample-append.ts";
+export { startTestBroker, type TestBroker } from "./test-broker.ts";
