@@ -217,7 +217,7 @@ describe("packages", () => {
 });
 
 describe("decisions", () => {
-  it("numbers them without a gap and heads each with its number and status", () => {
+  it("numbers them without a gap, each with context, decision and consequences", () => {
     const records = paths.filter((path) => /^docs\/decisions\/\d/.test(path)).map((path) => basename(path));
     expect(records.map((name) => name.slice(0, 4))).toEqual(
       records.map((_, index) => String(index + 1).padStart(4, "0")),
