@@ -64,7 +64,7 @@ export async function lockDataFolder(dataDir: string): Promise<DataFolderLock> {
     startedAt: await startTime(process.pid),
   };
   try {
-    await mkdir(dataDir, { recursive: true });
+    await makeFolder(dataDir);
     await writeFile(draft, encode({ host: hostname(), released: false, processes: [launcher] }), {
       flag: "wx",
     });
@@ -191,6 +191,20 @@ async function startTime(pid: number): Promise<string | null> {
   } catch (error) {
     if (codeOf(error) === "ENOENT" || codeOf(error) === "ESRCH" || codeOf(error) === "EACCES") return null;
     throw error;
+  }
+}
+
+/** Not `recursive: true`: on a file system that cannot create folders (`/proc`) Node 20 then tries for ever. */
+async function makeFolder(path: string): Promise<void> {
+  try {
+    await mkdir(path);
+  } catch (error) {
+    if (codeOf(error) === "EEXIST") return;
+    if (codeOf(error) !== "ENOENT" || dirname(path) === path) throw error;
+    await makeFolder(dirname(path));
+    await mkdir(path).catch((again: unknown) => {
+      if (codeOf(again) !== "EEXIST") throw again;
+    });
   }
 }
 

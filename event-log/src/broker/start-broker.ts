@@ -130,7 +130,7 @@ function supervised(
         `${reason}. Restarting on port ${port}, ${endedAt.length} of at most ${failuresMax} a minute.`,
       );
       try {
-        await delay(Math.min(backoffMsMax, firstBackoffMs * 4 ** (endedAt.length - 1)), undefined, {
+        await delay(Math.min(backoffMsMax, firstBackoffMs * 3 ** (endedAt.length - 1)), undefined, {
           signal,
         });
         return await start(port, signal);
