@@ -99,7 +99,7 @@ export class ProjectionWriter {
     return new FoldBatch({
       position: this.#checkpoint.sequence,
       cache: this.#cache,
-      find: this.#tables.find,
+      find: (workflowId) => this.#tables.find(workflowId),
       poison: this.#poison,
     });
   }

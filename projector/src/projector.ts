@@ -263,7 +263,7 @@ class ProjectorLoop implements Projector {
           .info()
           .then((info) => this.#liveWhenAt(info.lastSequence))
           // The broker is away again: its return brings us here once more.
-          .catch((error: unknown) => this.#logger.warn({ err: error }, "Reading the log's end failed"));
+          .catch((reason: unknown) => this.#logger.warn({ err: reason }, "Reading the log's end failed"));
         return;
       case "interrupted":
         this.#setStatus("interrupted");

@@ -1,0 +1,92 @@
+import { evolveCommit, initialRunState, toRow, type RunState } from "@millrace/schemas";
+import * as fc from "fast-check";
+import { expect, test } from "vitest";
+import { sampleHistory, type SampleCommit } from "./fixture/sample-history.ts";
+import { createSampleLog, type SampleLog } from "./fixture/sample-log.ts";
+import { projectAll, temporaryProjection } from "./fixture/temporary-projection.ts";
+import { openProjection } from "./open-projection.ts";
+import { rebuildProjection } from "./rebuild.ts";
+import { hashProjection } from "./sqlite/hash-projection.ts";
+
+// fast-check prints seed and counterexample with a failure.
+const runs = { numRuns: 25 };
+
+async function sampleLog(history: readonly SampleCommit[]): Promise<SampleLog> {
+  const sample = createSampleLog();
+  await sample.fill(history);
+  return sample;
+}
+
+/** What each run is, folded from the log itself. */
+async function statesOf({ log }: SampleLog, history: readonly SampleCommit[]): Promise<RunState[]> {
+  const states: RunState[] = [];
+  for (const id of new Set(history.map(({ workflowId }) => workflowId))) {
+    const commits = await log.load(id);
+    const state = initialRunState(id, commits[0]?.type ?? "");
+    for (const commit of commits) evolveCommit(state, commit);
+    states.push(state);
+  }
+  return states;
+}
+
+test("the tables give back the folded state, whole and in order", async () => {
+  await fc.assert(
+    fc.asyncProperty(sampleHistory, fc.integer({ min: 1, max: 9 }), async (history, batchMax) => {
+      const sample = await sampleLog(history);
+      const path = temporaryProjection();
+      await projectAll({ log: sample.log, path, batchMax });
+      const projection = openProjection({ path });
+      try {
+        for (const state of await statesOf(sample, history)) {
+          const expected = state.startedSequence === 0 ? null : state;
+          expect(projection.state(state.id)).toEqual(expected);
+          // Order of keys included: it is what a client sees.
+          expect(JSON.stringify(projection.workflow(state.id))).toBe(
+            JSON.stringify(expected === null ? null : toRow(expected)),
+          );
+        }
+      } finally {
+        projection.close();
+      }
+    }),
+    runs,
+  );
+});
+
+test("I1: any split into batches and any restart gives the same rows as a rebuild from zero", async () => {
+  await fc.assert(
+    fc.asyncProperty(
+      sampleHistory,
+      fc.array(fc.tuple(fc.integer({ min: 0, max: 40 }), fc.integer({ min: 1, max: 7 })), { maxLength: 5 }),
+      async (history, restarts) => {
+        const sample = createSampleLog();
+        const path = temporaryProjection();
+        let filled = 0;
+        for (const [commits, batchMax] of [...restarts, [history.length, 3] as const]) {
+          await sample.fill(history.slice(filled, filled + commits));
+          filled += commits;
+          await projectAll({ log: sample.log, path, batchMax });
+        }
+        const rebuilt = await rebuildProjection({ log: sample.log, path: temporaryProjection() });
+        expect(hashProjection(path)).toEqual(rebuilt);
+        expect(rebuilt.tables.commits.rows).toBe(history.length);
+      },
+    ),
+    runs,
+  );
+});
+
+test("projecting twice equals once: an old file at the log's end stays as it is", async () => {
+  await fc.assert(
+    fc.asyncProperty(sampleHistory, async (history) => {
+      const { log } = await sampleLog(history);
+      const path = temporaryProjection();
+      await projectAll({ log, path });
+      const once = hashProjection(path);
+      await projectAll({ log, path });
+      expect(hashProjection(path)).toEqual(once);
+      expect(once.sequence).toBe(history.length);
+    }),
+    runs,
+  );
+});
