@@ -131,15 +131,24 @@ test("carries many subscriptions over one socket, also of the same filter", asyn
   const connection = await greeted(server);
   const first = await connection.accept({ f: 7, mode: "live" });
   const behind = client.watch({ type: ["order"] }, { from: "9f3a.10" });
-  const second = await connection.accept({ f: 7 });
-  // A live frame of the one passes while the other catches up: no gap, and nothing comes twice.
-  connection.send(ev(7, 50, 52, [52]), ev(7, 10, 40, [20, 30]), ev(7, 40, 52, [45, 52]));
-  connection.send({ t: "live", i: second.i, s: 52 }, ev(7, 52, 60, [60]));
+  const second = await connection.accept({ f: 8 });
+  connection.send(ev(7, 50, 52, [52]), ev(8, 10, 40, [20, 30]), ev(8, 40, 52, [45, 52]));
+  connection.send({ t: "live", i: second.i, s: 52 }, ev(7, 52, 60, [60]), ev(8, 52, 60, [60]));
   expect((await take(2, ahead)).map((item) => item.sequence)).toEqual([52, 60]);
   expect((await take(5, behind)).map((item) => item.sequence)).toEqual([20, 30, 45, 52, 60]);
   expect(first.i).not.toBe(second.i);
   expect(server.accepted).toBe(1);
   expect(client.stats).toMatchObject({ gaps: 0, duplicates: 0 });
+});
+
+test("connection I2: two subscriptions under one filter id could not be told apart, so the connection is given up", async () => {
+  const { client, server } = await start();
+  client.watch({}, { from: "9f3a.1" });
+  client.watch({}, { from: "9f3a.2" });
+  const connection = await greeted(server);
+  await connection.accept({ f: 7 });
+  await connection.accept({ f: 7 });
+  expect((await within("the close", connection.closed)).code).toBe(closeCodes.badFrame);
 });
 
 test("I1: resumes from its cursor after a cut in mid-sequence, nothing lost and nothing twice", async () => {
@@ -230,6 +239,21 @@ test("I3: a heartbeat whose last match is past the cursor is a gap, one that is 
   expect(client.stats.gaps).toBe(1);
 });
 
+test.each(["live", "end"] as const)("I3: %s beyond the cursor is a gap", async (t) => {
+  const { client, server } = await start();
+  const watch = client.watch({}, { from: "9f3a.10", until: "closed" });
+  const connection = await greeted(server);
+  const sub = await connection.accept();
+  connection.send({ t, i: sub.i, s: 12 });
+  expect(await connection.expect("report")).toMatchObject({ breaks: 1 });
+  await connection.expect("unsub");
+  const again = await connection.accept();
+  expect(again.from).toBe("9f3a.10");
+  connection.send(ev(again.i, 10, 12, [12]), { t: "end", i: again.i, s: 12 });
+  expect((await take(1, watch)).map((item) => item.sequence)).toEqual([12]);
+  expect(await watch.next()).toEqual({ done: true, value: undefined });
+});
+
 test("a gap that resubscribing does not heal leads to another connection", async () => {
   const { client, server } = await start();
   const watch = client.watch({}, { from: "9f3a.10" });
@@ -268,6 +292,7 @@ test("says catching-up, live, and stale when the server lost the log", async () 
   client.watch({}, { from: "9f3a.10", onStatus: (status) => statuses.push(status) });
   const connection = await greeted(server);
   const { i } = await connection.accept();
+  connection.send({ t: "bm", f: i, p: 10, s: 20 });
   connection.send({ t: "live", i, s: 20 }, { t: "behind", i, s: 20, head: 20, why: "tail" });
   connection.send({ t: "live", i, s: 20 }, { t: "behind", i, s: 20, head: 90, why: "slow" });
   await until("five statuses", () => statuses.length === 5);
@@ -492,7 +517,8 @@ test("until closed: the iteration ends by itself, after the last event", async (
   const connection = await greeted(server);
   const sub = await connection.accept();
   expect(sub.until).toBe("closed");
-  connection.send(ev(sub.i, 0, 4, [2, 4]), { t: "end", i: sub.i, s: 6 });
+  connection.send(ev(sub.i, 0, 4, [2, 4]), { t: "bm", f: sub.i, p: 4, s: 6 });
+  connection.send({ t: "end", i: sub.i, s: 6 });
   const sequences: number[] = [];
   for await (const event of watch) sequences.push(event.sequence);
   expect(sequences).toEqual([2, 4]);
@@ -617,7 +643,7 @@ test("closing the client ends every subscription without an error", async () => 
 test("a server that does not speak the subprotocol is a final, typed error", async () => {
   // The `ws` package and browsers fail such a handshake by themselves; this one is more lenient.
   class Lenient extends WebSocket {
-    constructor(url: string) {
+    constructor(url: string, _protocols: string) {
       super(url);
     }
   }

@@ -296,13 +296,19 @@ const close = (): ConnectionStep => step({ at: "closed", failures: 0 }, shut);
 
 // Every state answers every event: a missing cell does not compile.
 // prettier-ignore
-const table: { readonly [S in At]: { readonly [E in EventName]: Cell<S, E> } } = {
-  idle:     { want: open, unwant: stay,   opened: stay,  welcome: stay,   heard: stay, bye: stay,  lost: stay, abandon: stay,    refuse: stay,   nudge: stay,         tick: stay,        close },
-  opening:  { want: stay, unwant: drop,   opened: greet, welcome: stay,   heard: stay, bye: leave, lost: lose, abandon: abandon, refuse: refuse, nudge: stay,         tick: tickWaiting, close },
-  greeting: { want: stay, unwant: drop,   opened: stay,  welcome: attach, heard: stay, bye: leave, lost: lose, abandon: abandon, refuse: refuse, nudge: stay,         tick: tickWaiting, close },
-  ready:    { want: want, unwant: linger, opened: stay,  welcome: stay,   heard: hear, bye: leave, lost: lose, abandon: abandon, refuse: refuse, nudge: probe,        tick: tickReady,   close },
-  backoff:  { want: stay, unwant: rest,   opened: stay,  welcome: stay,   heard: stay, bye: stay,  lost: stay, abandon: stay,    refuse: stay,   nudge: nudgeBackoff, tick: tickBackoff, close },
-  closed:   { want: stay, unwant: stay,   opened: stay,  welcome: stay,   heard: stay, bye: stay,  lost: stay, abandon: stay,    refuse: stay,   nudge: stay,         tick: stay,        close: stay },
+const table: { readonly [E in EventName]: { readonly [S in At]: Cell<S, E> } } = {
+  want:    { idle: open,  opening: stay,        greeting: stay,        ready: want,      backoff: stay,         closed: stay },
+  unwant:  { idle: stay,  opening: drop,        greeting: drop,        ready: linger,    backoff: rest,         closed: stay },
+  opened:  { idle: stay,  opening: greet,       greeting: stay,        ready: stay,      backoff: stay,         closed: stay },
+  welcome: { idle: stay,  opening: stay,        greeting: attach,      ready: stay,      backoff: stay,         closed: stay },
+  heard:   { idle: stay,  opening: stay,        greeting: stay,        ready: hear,      backoff: stay,         closed: stay },
+  bye:     { idle: stay,  opening: leave,       greeting: leave,       ready: leave,     backoff: stay,         closed: stay },
+  lost:    { idle: stay,  opening: lose,        greeting: lose,        ready: lose,      backoff: stay,         closed: stay },
+  abandon: { idle: stay,  opening: abandon,     greeting: abandon,     ready: abandon,   backoff: stay,         closed: stay },
+  refuse:  { idle: stay,  opening: refuse,      greeting: refuse,      ready: refuse,    backoff: stay,         closed: stay },
+  nudge:   { idle: stay,  opening: stay,        greeting: stay,        ready: probe,     backoff: nudgeBackoff, closed: stay },
+  tick:    { idle: stay,  opening: tickWaiting, greeting: tickWaiting, ready: tickReady, backoff: tickBackoff,  closed: stay },
+  close:   { idle: close, opening: close,       greeting: close,       ready: close,     backoff: close,        closed: stay },
 };
 
 /** What the connection does on an event: the next state and the effects, in order, for the shell to carry out. */
@@ -312,7 +318,7 @@ export function stepConnection(
   input: ConnectionInput,
 ): ConnectionStep {
   // The table pairs each state with each event; TypeScript cannot follow that pairing through two look-ups.
-  const cell = table[state.at][event.type] as (
+  const cell = table[event.type][state.at] as (
     state: ConnectionState,
     event: ConnectionEvent,
     input: ConnectionInput,

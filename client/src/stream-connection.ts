@@ -6,6 +6,7 @@
  *
  * I1 Only the present socket is listened to: what an earlier one still says is ignored.
  * I2 A frame reaches a subscription only between its `subbed` and the end of that wire id; ids are never reused.
+ *    Within a connection a filter id (`f`) stands for one subscription, also when two have the same filter.
  * I3 A frame that cannot be read ends the connection, since the chain may be broken by it; all is resumed.
  * I4 One timer, armed for the earliest moment that anything waits for.
  */
@@ -76,7 +77,7 @@ export class StreamConnection implements StreamLink {
   readonly #subscriptions = new Set<Subscription>();
   readonly #wires = new Map<Subscription, Wire>();
   readonly #byId = new Map<number, Subscription>();
-  readonly #byFilter = new Map<number, Set<Subscription>>();
+  readonly #byFilter = new Map<number, Subscription>();
   #lastId = 0;
   readonly #inbox: ConnectionEvent[] = [];
   #stepping = false;
@@ -126,10 +127,7 @@ export class StreamConnection implements StreamLink {
     if (wire === undefined) return;
     this.#wires.delete(subscription);
     this.#byId.delete(wire.id);
-    if (wire.filterId === undefined) return;
-    const sharing = this.#byFilter.get(wire.filterId);
-    sharing?.delete(subscription);
-    if (sharing?.size === 0) this.#byFilter.delete(wire.filterId);
+    if (wire.filterId !== undefined) this.#byFilter.delete(wire.filterId);
   }
 
   report(subscription: Subscription, breaks: number, duplicates: number): void {
@@ -188,7 +186,7 @@ export class StreamConnection implements StreamLink {
         this.#open();
         return;
       case "hello":
-        void this.#hello();
+        this.#hello();
         return;
       case "ping":
         this.#send({ t: "ping" });
@@ -235,10 +233,8 @@ export class StreamConnection implements StreamLink {
     } catch (cause) {
       const error = new MillraceError(
         "invalid_request",
-        `Opening a WebSocket to ${url} is not possible: ${cause}`,
-        {
-          cause,
-        },
+        `Opening a WebSocket to ${url} is not possible: ${String(cause)}`,
+        { cause },
       );
       this.#inbox.push({ type: "refuse", error });
       return;
@@ -282,26 +278,26 @@ export class StreamConnection implements StreamLink {
     this.#step({ type: "refuse", error });
   }
 
-  async #hello(): Promise<void> {
+  #hello(): void {
     const socket = this.#socket;
     const { token: given, client, logger } = this.#options;
-    let token: string | undefined;
-    try {
-      token = typeof given === "function" ? await given() : given;
-    } catch (error) {
-      logger?.warn({ error }, "the token function failed");
-      if (this.#socket === socket) {
-        this.#step({ type: "abandon", code: 1000, reason: `the token function failed: ${String(error)}` });
-      }
-      return;
-    }
-    if (this.#socket !== socket) return;
-    this.#send({
-      t: "hello",
-      v: streamProtocolVersion,
-      ...(token === undefined ? {} : { token }),
-      ...(client === undefined ? {} : { client }),
-    });
+    const asked = Promise.resolve().then(() => (typeof given === "function" ? given() : given));
+    asked.then(
+      (token) => {
+        if (this.#socket !== socket) return;
+        this.#send({
+          t: "hello",
+          v: streamProtocolVersion,
+          ...(token === undefined ? {} : { token }),
+          ...(client === undefined ? {} : { client }),
+        });
+      },
+      (error: unknown) => {
+        const reason = `the token function failed: ${String(error)}`;
+        logger?.warn({ error }, reason);
+        if (this.#socket === socket) this.#step({ type: "abandon", code: 1000, reason });
+      },
+    );
   }
 
   #take(data: unknown): void {
@@ -328,19 +324,15 @@ export class StreamConnection implements StreamLink {
         return;
       case "ev":
       case "bm": {
-        const sharing = this.#byFilter.get(frame.f);
-        if (sharing === undefined) return;
         const { p, s } = frame;
         const entries = frame.t === "ev" ? frame.d : null;
-        const shared = sharing.size > 1;
-        for (const subscription of [...sharing]) subscription.step({ type: "chain", p, s, entries, shared });
+        this.#byFilter.get(frame.f)?.step({ type: "chain", p, s, entries });
         return;
       }
       case "hb": {
         const last = new Map(frame.l);
-        for (const [filterId, sharing] of [...this.#byFilter]) {
-          const event = { type: "heartbeat", s: frame.s, last: last.get(filterId) } as const;
-          for (const subscription of [...sharing]) subscription.step(event);
+        for (const [filterId, subscription] of [...this.#byFilter]) {
+          subscription.step({ type: "heartbeat", s: frame.s, last: last.get(filterId) });
         }
         return;
       }
@@ -362,7 +354,7 @@ export class StreamConnection implements StreamLink {
         this.#byId.get(frame.i)?.step({ type: "snapped", epoch: frame.e, s: frame.s });
         return;
       case "live":
-        this.#byId.get(frame.i)?.step({ type: "live" });
+        this.#byId.get(frame.i)?.step({ type: "live", s: frame.s });
         return;
       case "behind":
         this.#byId.get(frame.i)?.step({ type: "behind", why: frame.why });
@@ -384,9 +376,13 @@ export class StreamConnection implements StreamLink {
     const subscription = this.#byId.get(frame.i);
     const wire = subscription === undefined ? undefined : this.#wires.get(subscription);
     if (subscription === undefined || wire === undefined) return;
+    if (this.#byFilter.has(frame.f)) {
+      const reason = `two subscriptions of one connection share the filter id ${frame.f}`;
+      this.#step({ type: "abandon", code: closeCodes.badFrame, reason });
+      return;
+    }
     wire.filterId = frame.f;
-    const sharing = this.#byFilter.get(frame.f) ?? new Set();
-    this.#byFilter.set(frame.f, sharing.add(subscription));
+    this.#byFilter.set(frame.f, subscription);
     subscription.step({ type: "subbed", mode: frame.mode, s: frame.s });
   }
 

@@ -5,7 +5,7 @@
  * Does not own: the socket, wire ids, clock, buffers, callbacks (see `subscription.ts`).
  *
  * I1 The position never moves back, and moves to `s` only with a frame whose `p` is at or before it, a
- *    heartbeat whose last match is, or the server's own word (`subbed`, `snapend`, `end`).
+ *    heartbeat whose last match is, or where the server says that it begins (`subbed`, `snapend`).
  * I2 An event at or before the position is never delivered.
  * I3 A gap never passes: it is counted, reported, and read again from the position.
  * I4 A cursor that the server refuses ends the subscription, or restarts it with a notice; never silently.
@@ -68,15 +68,14 @@ export type SubscriptionEvent =
   | { readonly type: "subbed"; readonly mode: SubscriptionMode; readonly s: number }
   | { readonly type: "rows"; readonly rows: readonly WorkflowRow[] }
   | { readonly type: "snapped"; readonly epoch: string; readonly s: number }
-  /** `entries` is `null` for a bookmark; `shared`: another subscription of this connection has the same filter. */
+  /** `entries` is `null` for a bookmark. */
   | {
       readonly type: "chain";
       readonly p: number;
       readonly s: number;
       readonly entries: readonly (EventEntry | StateEntry)[] | null;
-      readonly shared: boolean;
     }
-  | { readonly type: "live" }
+  | { readonly type: "live"; readonly s: number }
   | { readonly type: "behind"; readonly why: BehindReason }
   /** `last`: the last sequence that matches; `undefined` when the server did not say. */
   | { readonly type: "heartbeat"; readonly s: number; readonly last: number | undefined }
@@ -206,17 +205,12 @@ function judge(state: StateAt<"live"> | StateAt<"catching-up">, event: EventOf<"
   const { position } = mark;
   if (position === null) return step(state);
   if (event.s <= position.sequence) {
-    // With a shared filter it is another subscription's catch-up; a bookmark repeats no event.
-    if (event.shared || event.entries === null) return step(state);
+    // A bookmark repeats no event.
+    if (event.entries === null) return step(state);
     const next = { ...mark, duplicatesUnreported: mark.duplicatesUnreported + 1 };
     return step({ ...state, mark: next }, { do: "duplicate" });
   }
-  if (event.p > position.sequence) {
-    // A live frame of another subscription with this filter comes past while this one still catches up. What
-    // this one really missed then shows with the first frame or heartbeat after `live`.
-    if (event.shared && state.at === "catching-up") return step(state);
-    return breakChain(mark, position, event.p);
-  }
+  if (event.p > position.sequence) return breakChain(mark, position, event.p);
   const end = { epoch: position.epoch, sequence: event.s };
   const items = event.entries === null ? [] : placeEntries(event.entries, position, event.s);
   const effect: SubscriptionEffect =
@@ -224,8 +218,13 @@ function judge(state: StateAt<"live"> | StateAt<"catching-up">, event: EventOf<"
   return step({ ...state, mark: moved(mark, end) }, effect);
 }
 
-function goLive(state: StateAt<"catching-up"> | StateAt<"live">): SubscriptionStep {
-  return step({ at: "live", mark: state.mark });
+function goLive(state: StateAt<"catching-up"> | StateAt<"live">, event: EventOf<"live">): SubscriptionStep {
+  const { mark } = state;
+  // A frame or a bookmark brought the position here before: else one was lost.
+  if (mark.position !== null && event.s > mark.position.sequence) {
+    return breakChain(mark, mark.position, event.s);
+  }
+  return step({ at: "live", mark });
 }
 
 function fallBehind(
@@ -255,12 +254,12 @@ function beat(state: StateAt<"live">, event: EventOf<"heartbeat">): Subscription
   return next === mark ? step(state) : step({ ...state, mark: next }, ...effects);
 }
 
-function complete(state: SubscriptionState, event: EventOf<"end">): SubscriptionStep {
+function complete(state: StateAt<"catching-up"> | StateAt<"live">, event: EventOf<"end">): SubscriptionStep {
   const { mark } = state;
-  const epoch = mark.position?.epoch ?? mark.epoch;
-  const position = { epoch, sequence: Math.max(event.s, mark.position?.sequence ?? 0) };
-  const effects: SubscriptionEffect[] = [{ do: "advance", position }, { do: "forget" }, { do: "finish" }];
-  return step({ at: "ended", mark: moved(mark, position) }, ...effects);
+  if (mark.position !== null && event.s > mark.position.sequence) {
+    return breakChain(mark, mark.position, event.s);
+  }
+  return step({ at: "ended", mark }, { do: "forget" }, { do: "finish" });
 }
 
 function lose(state: SubscriptionState, event: EventOf<"gone">, rules: SubscriptionRules): SubscriptionStep {
@@ -312,15 +311,24 @@ const fail = (state: SubscriptionState, event: EventOf<"fail">): SubscriptionSte
 // Every state answers every event: a missing cell does not compile. Frames that a state does not expect belong
 // to a subscription that was given up, and are skipped (`stay`).
 // prettier-ignore
-const table: { readonly [S in At]: { readonly [E in EventName]: Cell<S, E> } } = {
-  detached:      { ready: attach,      lost: stay,       subbed: stay,   rows: stay,     snapped: stay,        chain: stay,  live: stay,   behind: stay,       heartbeat: stay, end: stay,     gone: stay, refused: stay,   full: stay,  drained: stay,    tick: stay,  close, fail },
-  waiting:       { ready: attach,      lost: detach,     subbed: stay,   rows: stay,     snapped: stay,        chain: stay,  live: stay,   behind: stay,       heartbeat: stay, end: stay,     gone: stay, refused: stay,   full: stay,  drained: stay,    tick: retry, close, fail },
-  asked:         { ready: attach,      lost: detach,     subbed: accept, rows: stay,     snapped: stay,        chain: stay,  live: stay,   behind: stay,       heartbeat: stay, end: complete, gone: lose, refused: refuse, full: pause, drained: stay,    tick: stay,  close, fail },
-  snapshot:      { ready: attach,      lost: detach,     subbed: stay,   rows: takeRows, snapped: endSnapshot, chain: stay,  live: stay,   behind: stay,       heartbeat: stay, end: complete, gone: lose, refused: refuse, full: stay,  drained: stay,    tick: stay,  close, fail },
-  "catching-up": { ready: attach,      lost: detach,     subbed: stay,   rows: stay,     snapped: stay,        chain: judge, live: goLive, behind: fallBehind, heartbeat: stay, end: complete, gone: lose, refused: refuse, full: pause, drained: stay,    tick: stay,  close, fail },
-  live:          { ready: attach,      lost: detach,     subbed: stay,   rows: stay,     snapped: stay,        chain: judge, live: goLive, behind: fallBehind, heartbeat: beat, end: complete, gone: lose, refused: refuse, full: pause, drained: stay,    tick: stay,  close, fail },
-  paused:        { ready: pausedReady, lost: pausedLost, subbed: stay,   rows: stay,     snapped: stay,        chain: stay,  live: stay,   behind: stay,       heartbeat: stay, end: stay,     gone: stay, refused: stay,   full: stay,  drained: unpause, tick: stay,  close, fail },
-  ended:         { ready: stay,        lost: stay,       subbed: stay,   rows: stay,     snapped: stay,        chain: stay,  live: stay,   behind: stay,       heartbeat: stay, end: stay,     gone: stay, refused: stay,   full: stay,  drained: stay,    tick: stay,  close: stay, fail: stay },
+const table: { readonly [E in EventName]: { readonly [S in At]: Cell<S, E> } } = {
+  ready:     { detached: attach, waiting: attach, asked: attach, snapshot: attach,      "catching-up": attach,     live: attach,     paused: pausedReady, ended: stay },
+  lost:      { detached: stay,   waiting: detach, asked: detach, snapshot: detach,      "catching-up": detach,     live: detach,     paused: pausedLost,  ended: stay },
+  subbed:    { detached: stay,   waiting: stay,   asked: accept, snapshot: stay,        "catching-up": stay,       live: stay,       paused: stay,        ended: stay },
+  rows:      { detached: stay,   waiting: stay,   asked: stay,   snapshot: takeRows,    "catching-up": stay,       live: stay,       paused: stay,        ended: stay },
+  snapped:   { detached: stay,   waiting: stay,   asked: stay,   snapshot: endSnapshot, "catching-up": stay,       live: stay,       paused: stay,        ended: stay },
+  chain:     { detached: stay,   waiting: stay,   asked: stay,   snapshot: stay,        "catching-up": judge,      live: judge,      paused: stay,        ended: stay },
+  live:      { detached: stay,   waiting: stay,   asked: stay,   snapshot: stay,        "catching-up": goLive,     live: goLive,     paused: stay,        ended: stay },
+  behind:    { detached: stay,   waiting: stay,   asked: stay,   snapshot: stay,        "catching-up": fallBehind, live: fallBehind, paused: stay,        ended: stay },
+  heartbeat: { detached: stay,   waiting: stay,   asked: stay,   snapshot: stay,        "catching-up": stay,       live: beat,       paused: stay,        ended: stay },
+  end:       { detached: stay,   waiting: stay,   asked: stay,   snapshot: stay,        "catching-up": complete,   live: complete,   paused: stay,        ended: stay },
+  gone:      { detached: stay,   waiting: stay,   asked: lose,   snapshot: lose,        "catching-up": lose,       live: lose,       paused: stay,        ended: stay },
+  refused:   { detached: stay,   waiting: stay,   asked: refuse, snapshot: refuse,      "catching-up": refuse,     live: refuse,     paused: stay,        ended: stay },
+  full:      { detached: stay,   waiting: stay,   asked: pause,  snapshot: stay,        "catching-up": pause,      live: pause,      paused: stay,        ended: stay },
+  drained:   { detached: stay,   waiting: stay,   asked: stay,   snapshot: stay,        "catching-up": stay,       live: stay,       paused: unpause,     ended: stay },
+  tick:      { detached: stay,   waiting: retry,  asked: stay,   snapshot: stay,        "catching-up": stay,       live: stay,       paused: stay,        ended: stay },
+  close:     { detached: close,  waiting: close,  asked: close,  snapshot: close,       "catching-up": close,      live: close,      paused: close,       ended: stay },
+  fail:      { detached: fail,   waiting: fail,   asked: fail,   snapshot: fail,        "catching-up": fail,       live: fail,       paused: fail,        ended: stay },
 };
 
 /** What a subscription does on an event: the next state and the effects, in order, for the shell to carry out. */
@@ -330,7 +338,7 @@ export function stepSubscription(
   rules: SubscriptionRules,
 ): SubscriptionStep {
   // The table pairs each state with each event; TypeScript cannot follow that pairing through two look-ups.
-  const cell = table[state.at][event.type] as (
+  const cell = table[event.type][state.at] as (
     state: SubscriptionState,
     event: SubscriptionEvent,
     rules: SubscriptionRules,
