@@ -89,20 +89,20 @@ export class Results {
   }
 
   #lookUp(id: string): void {
-    this.#log.last(id).then(
-      async (last) => {
-        if (last === null) {
-          this.#reject(
-            id,
-            new MillraceError("workflow_not_found", `There is no run ${id}. Start it, or check its id.`),
-          );
-          return;
-        }
-        const closing = await this.#closingEvents(last);
+    void this.#closingOf(id).then(
+      (closing) => {
         if (closing !== null) this.settle(id, closing);
       },
       (error: unknown) => this.#reject(id, error as Error),
     );
+  }
+
+  async #closingOf(id: string): Promise<readonly WorkflowEvent[] | null> {
+    const last = await this.#log.last(id);
+    if (last === null) {
+      throw new MillraceError("workflow_not_found", `There is no run ${id}. Start it, or check its id.`);
+    }
+    return this.#closingEvents(last);
   }
 
   /** A fact from outside may stand behind the commit that closed the run. */

@@ -20,6 +20,7 @@ import {
   isClosed,
   isMillraceError,
   limits,
+  stepKey,
   type RunState,
   type WorkflowEvent,
 } from "@millrace/schemas";
@@ -90,7 +91,7 @@ export class Run {
     if (this.#phase === "done" || this.#phase === "stopped") return;
     this.#looping ??= this.#loop().finally(() => {
       this.#looping = null;
-      if (this.#phase === "open" && this.#hasInput()) this.wake();
+      if (this.#phase === "open" && (this.#hasInput() || this.#activation === null)) this.wake();
     });
   }
 
@@ -152,13 +153,21 @@ export class Run {
     this.#delivered = decided;
     for (const completion of completions) {
       const { name, occurrence } = completion.data;
-      const waiting = activation.pending.has(occurrence === 1 ? name : `${name}#${occurrence}`);
-      if (!waiting || activation.finished) continue;
+      if (!activation.pending.has(stepKey(name, occurrence)) || activation.finished) continue;
+      if (this.#isStale(completion)) continue;
       decided.push(completion);
       await activation.deliver(completion, this.#state.sequence);
       decided.push(...activation.takeDecided());
     }
     return decided;
+  }
+
+  /** What another process has recorded of this attempt meanwhile (a zombie, or we before a rebuild) stands. */
+  #isStale({ type, data }: Completion): boolean {
+    const step = this.#state.steps.get(stepKey(data.name, data.occurrence));
+    if (type === "StepStarted") return step?.status !== "retrying" || step.attempt + 1 !== data.attempt;
+    if (type !== "StepRetryScheduled" || step === undefined) return false;
+    return step.attempt > data.attempt || (step.status === "retrying" && step.attempt === data.attempt);
   }
 
   /** Appends and folds; false on a conflict. */
