@@ -5,7 +5,7 @@
  */
 import fc from "fast-check";
 import { ulid } from "ulid";
-import { afterAll, beforeAll, describe, expect, test, vi } from "vitest";
+import { afterAll, afterEach, beforeAll, describe, expect, test, vi } from "vitest";
 import { limits, type ErrorCode } from "@millrace/schemas";
 import type {
   AppendRequest,
@@ -73,8 +73,21 @@ export function describeEventLog(name: string, makeHarness: () => Promise<EventL
   describe(`${name}: the event log`, () => {
     let harness: EventLogHarness;
     let spaces = 0;
+    const opened: EventLog[] = [];
     beforeAll(async () => {
-      harness = await makeHarness();
+      const made = await makeHarness();
+      const keep = (log: EventLog): EventLog => {
+        opened.push(log);
+        return log;
+      };
+      harness = {
+        ...made,
+        open: async (...of) => keep(await made.open(...of)),
+        openCapped: async (...of) => keep(await made.openCapped(...of)),
+      };
+    });
+    afterEach(async () => {
+      await Promise.all(opened.splice(0).map((log) => log.close()));
     });
     afterAll(async () => {
       await harness.stop();
