@@ -181,7 +181,7 @@ async function startWorker(
     log: troubled(openLog(server), chance),
     random: chance,
     clock: skippingClock(),
-    logger: { ...silentLogger, error: (fields, message) => troubles.push(message) },
+    logger: { ...silentLogger, error: (_fields, message) => troubles.push(message) },
   });
   return connection.worker({ workflows: [definition], concurrency: 4 });
 }

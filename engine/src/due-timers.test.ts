@@ -1,0 +1,81 @@
+import fc from "fast-check";
+import { describe, expect, test } from "vitest";
+import { DueTimers, type Clock } from "./due-timers.ts";
+
+/** A clock that stands still until told, and counts the timers of the system. */
+function manualClock() {
+  let nowMs = 0;
+  let wakeAt: { at: number; callback: () => void } | null = null;
+  let armed = 0;
+  const clock: Clock = {
+    now: () => nowMs,
+    wake(delayMs, callback) {
+      armed++;
+      const mine = { at: nowMs + delayMs, callback };
+      wakeAt = mine;
+      return () => {
+        if (wakeAt !== mine) return;
+        armed--;
+        wakeAt = null;
+      };
+    },
+  };
+  return {
+    clock,
+    armed: () => armed,
+    advanceTo(ms: number) {
+      while (wakeAt !== null && wakeAt.at <= ms) {
+        const { at, callback } = wakeAt;
+        wakeAt = null;
+        armed--;
+        nowMs = Math.max(nowMs, at);
+        callback();
+      }
+      nowMs = ms;
+    },
+  };
+}
+
+describe("DueTimers", () => {
+  test("I1 fires each timer once, in order of time, never early, and not after cancel; I2 one timer of the system", () => {
+    fc.assert(
+      fc.property(
+        fc.array(fc.record({ at: fc.nat(1_000), cancel: fc.boolean() }), { maxLength: 60 }),
+        (wanted) => {
+          const { clock, advanceTo, armed } = manualClock();
+          const timers = new DueTimers(clock);
+          const fired: number[] = [];
+          const cancels = wanted.map(({ at }) =>
+            timers.add(at, () => {
+              expect(clock.now()).toBeGreaterThanOrEqual(at);
+              fired.push(at);
+            }),
+          );
+          for (const [index, { cancel }] of wanted.entries()) if (cancel) cancels[index]?.();
+          expect(armed()).toBeLessThanOrEqual(1);
+          for (let ms = 0; ms <= 1_000; ms += 37) advanceTo(ms);
+          advanceTo(1_000);
+          expect(fired).toEqual(
+            wanted
+              .filter(({ cancel }) => !cancel)
+              .map(({ at }) => at)
+              .toSorted((a, b) => a - b),
+          );
+          expect(armed()).toBe(0);
+        },
+      ),
+    );
+  });
+
+  test("waits for years in pieces that the system's timer can hold", () => {
+    const { clock, advanceTo } = manualClock();
+    const timers = new DueTimers(clock);
+    const yearsMs = 5 * 365 * 86_400_000;
+    let fired = false;
+    timers.add(yearsMs, () => (fired = true));
+    advanceTo(yearsMs - 1);
+    expect(fired).toBe(false);
+    advanceTo(yearsMs);
+    expect(fired).toBe(true);
+  });
+});
