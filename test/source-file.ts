@@ -22,7 +22,7 @@ export interface Import {
 }
 
 /** Test code: test files, and the suites and doubles that exist for tests only. */
-const testPath = /\.test\.ts$|^test\/|\/conformance\/|\/testing\//;
+const testPath = /\.test\.ts$|^test\/|\/(?:conformance|testing|fixtures?)\//;
 
 export function sourceFiles(): readonly SourceFile[] {
   return repositoryFiles()
