@@ -25,6 +25,8 @@ export interface FoundBroker {
 export interface FindBrokerOptions {
   /** Default: `process.env`. */
   readonly env?: Environment;
+  /** False: only look, fetch nothing. Default true. */
+  readonly fetch?: boolean;
   readonly onProgress?: (message: string) => void;
 }
 
@@ -82,7 +84,7 @@ export async function findBroker(options: FindBrokerOptions = {}): Promise<Found
   return (
     (await attempt("nats-server on PATH", "path", () => onPath(env))) ??
     (await attempt("cached copy", "cache", () => existing(cached))) ??
-    (await firstOf(fetchers, async ({ name, fetch }) => {
+    (await firstOf(options.fetch === false ? [] : fetchers, async ({ name, fetch }) => {
       progress(`No nats-server ${requiredBrokerVersion} or newer here yet: fetching the ${name}`);
       return attempt(name, "fetched", () => intoCache(cacheDir, cached, (folder) => fetch(folder, progress)));
     })) ??

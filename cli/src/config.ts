@@ -1,0 +1,128 @@
+/** The one place that reads the environment and turns options into settings. An option wins over its variable. */
+import { resolve } from "node:path";
+import { fileURLToPath } from "node:url";
+import { assertNamespace, MillraceError } from "@millrace/schemas";
+import { parseParts, partNames, type PartName } from "./parts/part-name.ts";
+
+export type Environment = Readonly<Record<string, string | undefined>>;
+
+export const processEnvironment: Environment = process.env;
+
+/** This program, for starting it again as a part. */
+export const programFile = fileURLToPath(new URL("./main.js", import.meta.url));
+/** The example workflows of a checkout, built. They are not part of the published package. */
+const examplesFile = fileURLToPath(new URL("../../examples/dist/workflows.js", import.meta.url));
+
+const defaults = { host: "127.0.0.1", port: 8001, data: "./.millrace", url: "http://127.0.0.1:8001" } as const;
+
+/** Options of `dev` and `serve` as they are given. */
+export interface ServerOptions {
+  readonly data?: string;
+  readonly port?: string;
+  readonly host?: string;
+  readonly durability?: string;
+  readonly namespace?: string;
+  readonly workflows?: readonly string[];
+  readonly examples?: boolean;
+  readonly split?: boolean;
+  readonly parts?: string;
+  readonly json?: boolean;
+}
+
+export interface ServerConfig {
+  readonly parts: readonly PartName[];
+  readonly split: boolean;
+  readonly dataDir: string;
+  readonly host: string;
+  /** 0: a free one. */
+  readonly port: number;
+  /** Of the embedded broker; null: a broker of the user's (`MILLRACE_NATS_URL`). */
+  readonly durability: "default" | "fsync" | null;
+  readonly namespace: string;
+  /** Absolute paths of modules that export definitions. */
+  readonly workflowFiles: readonly string[];
+  readonly examples: boolean;
+  readonly json: boolean;
+  readonly environment: Environment;
+}
+
+/** Throws `invalid_request` or `invalid_id`, which name the option. */
+export function readServerConfig(command: "dev" | "serve", options: ServerOptions, env: Environment): ServerConfig {
+  const external = given(env["MILLRACE_NATS_URL"]) !== undefined;
+  if (command === "serve" && !external && options.data === undefined) {
+    throw new MillraceError(
+      "invalid_request",
+      "serve does not know its broker: set MILLRACE_NATS_URL to a running NATS server with JetStream, " +
+        "or give --data DIR to run an embedded broker on that folder.",
+    );
+  }
+  const namespace = options.namespace ?? given(env["MILLRACE_NAMESPACE"]) ?? "default";
+  assertNamespace(namespace);
+  const examples = options.examples === true;
+  return {
+    parts: options.parts === undefined ? partNames : parseParts(options.parts),
+    split: options.split === true,
+    dataDir: resolve(options.data ?? defaults.data),
+    host: options.host ?? given(env["MILLRACE_HOST"]) ?? defaults.host,
+    port: readPort(options.port, env),
+    durability: external ? null : readDurability(options.durability),
+    namespace,
+    workflowFiles: [...(examples ? [examplesFile] : []), ...(options.workflows ?? []).map((file) => resolve(file))],
+    examples,
+    json: options.json === true,
+    environment: env,
+  };
+}
+
+/** Address of the stream server for client commands: `--url`, `MILLRACE_URL`, the default. Without a slash at its end. */
+export function readUrl(option: string | undefined, env: Environment): string {
+  const text = option ?? given(env["MILLRACE_URL"]) ?? defaults.url;
+  const url = URL.canParse(text) ? new URL(text) : null;
+  if (url === null || (url.protocol !== "http:" && url.protocol !== "https:")) {
+    throw new MillraceError(
+      "invalid_request",
+      `${option === undefined ? "MILLRACE_URL" : "--url"} ${JSON.stringify(text)} is not the address of a stream server: ` +
+        `expected http://HOST:PORT or https://HOST:PORT.`,
+    );
+  }
+  return url.href.replace(/\/+$/, "");
+}
+
+const logLevels = ["trace", "debug", "info", "warn", "error", "fatal", "silent"] as const;
+export type LogLevel = (typeof logLevels)[number];
+
+/** `MILLRACE_LOG`, else `fallback`. */
+export function readLogLevel(env: Environment, fallback: LogLevel): LogLevel {
+  const text = given(env["MILLRACE_LOG"]);
+  if (text === undefined) return fallback;
+  const level = logLevels.find((known) => known === text.toLowerCase());
+  if (level !== undefined) return level;
+  throw new MillraceError(
+    "invalid_request",
+    `MILLRACE_LOG=${text} is not a level: expected one of ${logLevels.join(", ")}.`,
+  );
+}
+
+function readPort(option: string | undefined, env: Environment): number {
+  const text = option ?? given(env["MILLRACE_PORT"]) ?? String(defaults.port);
+  if (/^[0-9]{1,5}$/.test(text) && Number(text) <= 65_535) return Number(text);
+  throw new MillraceError(
+    "invalid_request",
+    `${option === undefined ? "MILLRACE_PORT" : "--port"} ${JSON.stringify(text)} is not a port: expected 0 to 65535 (0 takes a free one).`,
+  );
+}
+
+function readDurability(option: string | undefined): "default" | "fsync" {
+  if (option === undefined || option === "default") return "default";
+  if (option === "fsync") return "fsync";
+  throw new MillraceError(
+    "invalid_request",
+    `--durability ${JSON.stringify(option)} is not a mode: expected "default" (an answered write survives a killed process) ` +
+      `or "fsync" (it survives a power cut).`,
+  );
+}
+
+/** A variable that is set to nothing counts as not set, as in most programs. */
+function given(value: string | undefined): string | undefined {
+  return value === undefined || value.trim() === "" ? undefined : value.trim();
+}

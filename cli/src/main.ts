@@ -1,0 +1,38 @@
+#!/usr/bin/env node
+import { CommanderError } from "commander";
+import { processEnvironment, readLogLevel } from "./config.ts";
+import { exitCodes, type ExitCode } from "./core/exit-code.ts";
+import { createProgram } from "./program.ts";
+import { reportError } from "./report-error.ts";
+
+// The reader of a pipe may have what it wants (`millrace list | head`): that is no failure.
+process.stdout.on("error", (error: NodeJS.ErrnoException) => {
+  if (error.code === "EPIPE") process.exit(exitCodes.ok);
+  throw error;
+});
+
+async function run(argv: readonly string[]): Promise<ExitCode> {
+  let exitCode: ExitCode = exitCodes.ok;
+  try {
+    await createProgram((code) => {
+      exitCode = code;
+    }).parseAsync(argv);
+    return exitCode;
+  } catch (error) {
+    // Commander has said what is wrong, or printed the help that was asked for.
+    if (error instanceof CommanderError) return error.exitCode === 0 ? exitCodes.ok : exitCodes.usage;
+    return reportError(error, { json: argv.includes("--json"), stacks: stacksWanted() });
+  }
+}
+
+function stacksWanted(): boolean {
+  try {
+    return ["debug", "trace"].includes(readLogLevel(processEnvironment, "info"));
+  } catch {
+    // The error to report is just that: MILLRACE_LOG is no level.
+    return false;
+  }
+}
+
+// A command is over when it says so: an idle connection of the runtime's own must not keep it.
+process.exit(await run(process.argv));

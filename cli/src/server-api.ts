@@ -1,0 +1,79 @@
+import { errorCodeOf, MillraceError } from "@millrace/schemas";
+
+/** The HTTP API of a stream server. Rejects with the server's own error (code, message, details) or `unavailable`. */
+export interface ServerApi {
+  readonly url: string;
+  get(path: string, query?: Readonly<Record<string, string | undefined>>): Promise<unknown>;
+  post(path: string, body: unknown): Promise<unknown>;
+}
+
+/** Longer than the server waits for anything by itself. */
+const requestTimeoutMs = 30_000;
+
+export function createServerApi(url: string): ServerApi {
+  const call = async (method: "GET" | "POST", path: string, body?: unknown): Promise<unknown> => {
+    const attempt = `${method} ${url}${path}`;
+    let status: number;
+    let text: string;
+    try {
+      const response = await fetch(`${url}${path}`, {
+        method,
+        signal: AbortSignal.timeout(requestTimeoutMs),
+        ...(body === undefined
+          ? {}
+          : { headers: { "content-type": "application/json" }, body: JSON.stringify(body) }),
+      });
+      status = response.status;
+      text = await response.text();
+    } catch (cause) {
+      throw new MillraceError(
+        "unavailable",
+        `${attempt} failed: ${reasonOf(cause)}. Is a stream server there? Start one with "millrace dev", or give its address with --url or MILLRACE_URL.`,
+        { cause, details: { url } },
+      );
+    }
+    const answer = parse(text);
+    if (status < 400 && answer !== undefined) return answer;
+    throw refusal(attempt, status, answer, text);
+  };
+  return {
+    url,
+    get: (path, query = {}) => {
+      const search = new URLSearchParams(
+        Object.entries(query).filter((entry): entry is [string, string] => entry[1] !== undefined),
+      ).toString();
+      return call("GET", search === "" ? path : `${path}?${search}`);
+    },
+    post: (path, body) => call("POST", path, body),
+  };
+}
+
+/** Undefined when it is no JSON. */
+function parse(text: string): unknown {
+  try {
+    return JSON.parse(text) as unknown;
+  } catch {
+    // Said by whoever looks at the answer, who knows the status too.
+    return undefined;
+  }
+}
+
+function refusal(attempt: string, status: number, answer: unknown, text: string): MillraceError {
+  if (typeof answer === "object" && answer !== null && "code" in answer && typeof answer.code === "string") {
+    const { type: _type, title, status: _status, detail, code, ...details } = answer as Record<string, unknown>;
+    return new MillraceError(errorCodeOf(code), String(detail ?? title ?? attempt), { details });
+  }
+  return new MillraceError(
+    status >= 500 ? "unavailable" : "invalid_request",
+    `${attempt} answered ${status} and nothing that a Millrace stream server says (${JSON.stringify(text.slice(0, 120))}). ` +
+      `Check that the address is that of one.`,
+  );
+}
+
+function reasonOf(error: unknown): string {
+  if (!(error instanceof Error)) return String(error);
+  // `fetch` says only "fetch failed"; what happened is in the cause.
+  const { cause } = error;
+  if (cause instanceof AggregateError && cause.errors[0] instanceof Error) return cause.errors[0].message;
+  return cause instanceof Error && cause.message !== "" ? cause.message : error.message;
+}

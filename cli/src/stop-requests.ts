@@ -1,0 +1,59 @@
+/**
+ * When this process should end: a signal, a supervisor's word, or its silence.
+ *
+ * Owns: the signal handlers and the channel to a supervisor. Does not own: what is done to stop.
+ *
+ * I1 The first request counts; a second signal ends the process at once, with 128 and the signal's number.
+ * I2 When the supervisor is gone, however it ended, the process ends too, within `orphanMs` at the latest.
+ */
+import type { DrainMessage } from "./parts/part-messages.ts";
+
+/** How long running steps may take to end; a service manager usually waits 30 s before it kills. */
+const drainMs = 20_000;
+/** Without a supervisor there is no broker either: what is not recorded by now cannot be. */
+const orphanDrainMs = 1_000;
+const orphanMs = 6_000;
+const signals = { SIGHUP: 1, SIGINT: 2, SIGTERM: 15 } as const;
+
+export interface StopRequest {
+  readonly reason: string;
+  readonly drainMs: number;
+  /** Set when a part failed: the process ends with this error. */
+  readonly error?: Error;
+}
+
+export interface StopRequests {
+  readonly requested: Promise<StopRequest>;
+  /** A part cannot go on. */
+  fail(error: Error): void;
+}
+
+export function listenForStop(): StopRequests {
+  let request: (request: StopRequest) => void = () => undefined;
+  const requested = new Promise<StopRequest>((resolve) => {
+    request = resolve;
+  });
+  let signalled = false;
+  for (const [name, number] of Object.entries(signals)) {
+    process.on(name, () => {
+      if (signalled) process.exit(128 + number);
+      signalled = true;
+      request({ reason: name, drainMs });
+    });
+  }
+  if (process.connected) {
+    process.on("message", (message: DrainMessage) => {
+      request({ reason: "drained by the supervisor", drainMs: message.drainMs });
+    });
+    process.on("disconnect", () => {
+      setTimeout(() => process.exit(1), orphanMs).unref();
+      request({ reason: "the supervisor is gone", drainMs: orphanDrainMs });
+    });
+  }
+  return {
+    requested,
+    fail: (error) => {
+      request({ reason: error.message, drainMs: orphanDrainMs, error });
+    },
+  };
+}

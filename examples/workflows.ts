@@ -1,0 +1,3 @@
+/** What `millrace dev --examples` hosts. */
+export { hello } from "./hello.ts";
+export { order } from "./order.ts";
