@@ -67,6 +67,9 @@ export function createBatchWriter(database: Database): BatchWriter {
       if (last === null) return;
       begin.run();
       try {
+        // First, so that a second writer is told apart from broken rows.
+        const moved = statements.moveCheckpoint({ sequence: last.sequence, commit_id: last.commitId, from });
+        if (moved.changes !== 1) throw foreignWriter(database.name, from);
         for (const { run, commit: stored } of batch.commits) {
           statements.putCommit({
             sequence: stored.sequence,
@@ -82,8 +85,6 @@ export function createBatchWriter(database: Database): BatchWriter {
         for (const { sequence, workflowId, type, at, error } of batch.quarantined) {
           statements.putQuarantined({ sequence, workflow_id: workflowId, type, at, error });
         }
-        const moved = statements.moveCheckpoint({ sequence: last.sequence, commit_id: last.commitId, from });
-        if (moved.changes !== 1) throw foreignWriter(database.name, from);
         commit.run();
       } catch (error) {
         if (database.open && database.inTransaction) rollback.run();

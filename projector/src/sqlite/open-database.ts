@@ -1,3 +1,6 @@
+import { existsSync } from "node:fs";
+import { dirname } from "node:path";
+import { MillraceError } from "@millrace/schemas";
 import BetterSqlite3, { type Database, type Options } from "better-sqlite3";
 import { sqliteError } from "./sqlite-error.ts";
 
@@ -34,6 +37,12 @@ export function openForBuilding(path: string): Database {
 }
 
 function open(path: string, options: Options, pragmas: readonly string[]): Database {
+  if (!existsSync(dirname(path))) {
+    throw new MillraceError(
+      "data_folder_not_writable",
+      `Opening the projection ${path} failed: its folder does not exist. Create the folder first.`,
+    );
+  }
   let database: Database | null = null;
   try {
     database = new BetterSqlite3(path, options);
