@@ -49,8 +49,8 @@ export interface SeamPort {
   pumpLater(subscription: Subscription): void;
   /** Whether the run was closed as of a sequence; null when that cannot be told yet. */
   closedAsOf(workflowId: string, sequence: number): boolean | null;
-  onDemoted?(why: BehindReason): void;
-  onPromoted?(): void;
+  onDemoted?(subscription: Subscription, why: BehindReason): void;
+  onPromoted?(subscription: Subscription): void;
   onCaughtUp?(commits: number): void;
 }
 
@@ -106,7 +106,10 @@ export class Seam {
     for (const set of this.#byOutlet.values()) yield* set;
   }
 
-  /** Adds a subscription which was sent everything up to `pos`; call {@link pump} once `subbed` is out. */
+  /**
+   * Adds a subscription which was sent everything up to `pos`. Call {@link pump} once `subbed` is out; a held one
+   * waits for {@link onReady} (its snapshot is being sent).
+   */
   subscribe(
     outlet: Outlet,
     i: number,
@@ -114,6 +117,7 @@ export class Seam {
     shape: TopicShape,
     pos: number,
     untilClosed: string | null = null,
+    held = false,
   ): Subscription {
     const topic = this.#topics.join(outlet, filter, shape);
     const subscription: Subscription = {
@@ -124,18 +128,12 @@ export class Seam {
       mode: "catchup",
       pos,
       lastS: pos,
-      reading: false,
+      reading: held,
     };
     const own = this.#byOutlet.get(outlet);
     if (own === undefined) this.#byOutlet.set(outlet, new Set([subscription]));
     else own.add(subscription);
     return subscription;
-  }
-
-  /** Moves a subscription that has not been pumped yet: a snapshot says what it is exact at. */
-  place(subscription: Subscription, pos: number): void {
-    subscription.pos = pos;
-    subscription.lastS = pos;
   }
 
   /** Forgets a subscription without a word to the client. Idempotent. */
@@ -225,7 +223,7 @@ export class Seam {
       head: this.head,
       why,
     });
-    this.#port.onDemoted?.(why);
+    this.#port.onDemoted?.(subscription, why);
   }
 
   #leaveLive(subscription: Subscription): void {
@@ -281,7 +279,7 @@ export class Seam {
     this.pump(subscription);
   }
 
-  /** The answer to {@link SeamPort.awaitState}. */
+  /** The answer to {@link SeamPort.awaitState}, and the end of a hold. */
   onReady(subscription: Subscription): void {
     subscription.reading = false;
     this.pump(subscription);
@@ -336,7 +334,7 @@ export class Seam {
       else closers.add(subscription);
     }
     subscription.outlet.control({ t: "live", i: subscription.i, s: subscription.pos });
-    this.#port.onPromoted?.();
+    this.#port.onPromoted?.(subscription);
   }
 
   #wait(subscription: Subscription): void {

@@ -1,0 +1,58 @@
+import { MillraceError } from "@millrace/schemas";
+import * as v from "valibot";
+import type { HttpRequest } from "./message.ts";
+
+const utf8 = new TextDecoder("utf-8", { fatal: true });
+
+/** Reads the body as JSON of a shape. An empty body is `{}`. `invalid_json`, `invalid_request`, `body_too_large`. */
+export async function parseBody<Schema extends v.GenericSchema>(
+  request: HttpRequest,
+  schema: Schema,
+): Promise<v.InferOutput<Schema>> {
+  const body = await request.body();
+  let value: unknown;
+  try {
+    value = body.length === 0 ? {} : JSON.parse(utf8.decode(body));
+  } catch (cause) {
+    throw new MillraceError(
+      "invalid_json",
+      `The body of ${request.method} ${request.path} is not JSON: ${cause instanceof Error ? cause.message : String(cause)}. ` +
+        "Send UTF-8 JSON with Content-Type: application/json.",
+      { cause },
+    );
+  }
+  const result = v.safeParse(schema, value);
+  if (result.success) return result.output;
+  const [issue] = result.issues;
+  const where = v.getDotPath(issue) ?? "the body";
+  throw new MillraceError(
+    "invalid_request",
+    `${request.method} ${request.path} refused at ${where}: ${issue.message}.`,
+    {
+      details: { at: where },
+    },
+  );
+}
+
+/** A query parameter that is a sequence. `invalid_request` when it is none. */
+export function sequenceParam(query: URLSearchParams, name: string): number | undefined {
+  const text = query.get(name);
+  if (text === null) return undefined;
+  const value = Number(text);
+  if (/^[0-9]{1,16}$/.test(text) && Number.isSafeInteger(value)) return value;
+  throw new MillraceError(
+    "invalid_request",
+    `${name}=${text.slice(0, 80)} is not a sequence: expected digits, e.g. ${name}=174.`,
+  );
+}
+
+/** `limit=` of a list: 1 to `max`. */
+export function limitParam(query: URLSearchParams, max: number): number | undefined {
+  const text = query.get("limit");
+  if (text === null) return undefined;
+  const value = Number(text);
+  if (/^[0-9]{1,9}$/.test(text) && value >= 1 && value <= max) return value;
+  throw new MillraceError("invalid_request", `limit=${text.slice(0, 80)} is not 1 to ${max}.`, {
+    details: { limit: max, actual: text.slice(0, 80) },
+  });
+}

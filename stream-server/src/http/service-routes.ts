@@ -1,0 +1,64 @@
+import { isMillraceError, MillraceError } from "@millrace/schemas";
+import type { StreamHub } from "../stream-hub.ts";
+import { json, type HttpAnswer } from "./message.ts";
+import type { Route } from "./router.ts";
+
+/** Readiness asks the broker; a load balancer's own time limit is seldom below this. */
+const readyWithinMs = 2_000;
+
+/** Alive, ready, metrics, and what is here. */
+export function serviceRoutes(
+  hub: StreamHub,
+  projectorLagMax: number,
+  workflowPaths: readonly Route[],
+): readonly Route[] {
+  async function ready(): Promise<HttpAnswer> {
+    let reason: string | null;
+    try {
+      reason = await within(hub.notReady(projectorLagMax), readyWithinMs);
+    } catch (error) {
+      reason = isMillraceError(error) ? `${error.code}: ${error.message}` : String(error);
+    }
+    if (reason !== null) throw new MillraceError("unavailable", `Not ready: ${reason}.`);
+    return json(200, { ready: true, epoch: hub.epoch, head: hub.seam.head });
+  }
+
+  async function metrics(): Promise<HttpAnswer> {
+    const { registry } = hub.metrics;
+    return { status: 200, body: await registry.metrics(), contentType: registry.contentType };
+  }
+
+  const paths = [
+    ...workflowPaths.map(({ method, path }) => `${method} ${path}`),
+    "GET /v1/stream (WebSocket, subprotocol millrace.v1)",
+    "GET /api/workflows/{id}/updates (WebSocket)",
+    "GET /healthz",
+    "GET /readyz",
+    "GET /metrics",
+  ];
+  return [
+    {
+      method: "GET",
+      path: "/",
+      handler: () => json(200, { name: "millrace", node: hub.settings.node, paths }),
+    },
+    { method: "GET", path: "/healthz", handler: () => json(200, { alive: true }) },
+    { method: "GET", path: "/readyz", handler: ready },
+    { method: "GET", path: "/metrics", handler: metrics },
+  ];
+}
+
+async function within<T>(promise: Promise<T>, timeoutMs: number): Promise<T> {
+  let timer: NodeJS.Timeout | undefined;
+  const late = new Promise<never>((_resolve, reject) => {
+    timer = setTimeout(
+      () => reject(new MillraceError("timeout", `no answer within ${timeoutMs} ms`)),
+      timeoutMs,
+    );
+  });
+  try {
+    return await Promise.race([promise, late]);
+  } finally {
+    clearTimeout(timer);
+  }
+}

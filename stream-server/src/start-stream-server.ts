@@ -1,0 +1,159 @@
+import type { EventLog } from "@millrace/event-log";
+import type { Millrace } from "@millrace/engine";
+import type { Projection } from "@millrace/projector";
+import { limits, MillraceError, streamDefaults } from "@millrace/schemas";
+import { seamLimits } from "./core/seam.ts";
+import { createRouter } from "./http/router.ts";
+import { serviceRoutes } from "./http/service-routes.ts";
+import { workflowRoutes } from "./http/workflow-routes.ts";
+import { silentLogger, type StreamServerLogger } from "./logger.ts";
+import { StreamHub, type HubSettings } from "./stream-hub.ts";
+import { loadUws } from "./uws/load-uws.ts";
+import { listenUws } from "./uws/uws-server.ts";
+
+export interface StreamServerOptions {
+  readonly log: EventLog;
+  readonly projection: Projection;
+  /** Carries out what the HTTP API asks for. */
+  readonly millrace: Millrace;
+  /** Address to bind to. Default `127.0.0.1`. */
+  readonly host?: string;
+  /** Default 8001; 0 takes a free one. */
+  readonly port?: number;
+  /** Name of this process in `welcome`. Default `<pid>`. */
+  readonly node?: string;
+  readonly logger?: StreamServerLogger;
+  /** Overrides of limits and intervals; see {@link streamServerDefaults}. */
+  readonly settings?: Partial<StreamServerSettings>;
+  /**
+   * The event log was made anew under this process: all subscriptions are being ended, and the process must be
+   * started again with a fresh connection to the log. Default: only a log line.
+   */
+  readonly onLogChanged?: (error: Error) => void;
+}
+
+export interface StreamServerSettings extends Omit<HubSettings, "node"> {
+  /** `/readyz` is 503 when the projector is further behind, in commits. */
+  readonly readyLagMax: number;
+  /** What `drain` gives the requests in hand, in milliseconds. */
+  readonly drainGraceMs: number;
+}
+
+export const streamServerDefaults: StreamServerSettings = {
+  ...seamLimits,
+  heartbeatMs: streamDefaults.heartbeatMs,
+  helloTimeoutMs: streamDefaults.helloTimeoutMs,
+  stuckMs: 60_000,
+  bufferedBytesMax: 256 * 1_048_576,
+  subscriptionsPerSocket: limits.subscriptionsPerSocket,
+  snapshotRowsMax: 10_000,
+  projectorWaitMs: 2_000,
+  goneSpreadMs: 10_000,
+  tickMs: 250,
+  readyLagMax: 10_000,
+  drainGraceMs: 5_000,
+};
+
+export interface StreamServer {
+  /** `http://host:port`. */
+  readonly url: string;
+  readonly port: number;
+  /**
+   * Takes no more connections, tells every client to go elsewhere (`bye` 4000), answers the requests in hand, closes.
+   * Idempotent.
+   */
+  drain(): Promise<void>;
+  /** Closes at once. Clients see a broken connection and resume from their cursors. Idempotent. */
+  close(): Promise<void>;
+}
+
+/**
+ * Starts the HTTP API and the live stream on one port. Closes none of what it was given.
+ *
+ * Rejects with `unavailable` (the broker does not answer), `port_in_use`, `native_module_unsupported`.
+ *
+ * @example
+ * const server = await startStreamServer({ log, projection, millrace, port: 8001 });
+ * process.once("SIGTERM", () => void server.drain());
+ */
+export async function startStreamServer(options: StreamServerOptions): Promise<StreamServer> {
+  const { log, projection, millrace, host = "127.0.0.1", port = 8001 } = options;
+  const settings = {
+    ...streamServerDefaults,
+    ...options.settings,
+    node: options.node ?? String(process.pid),
+  };
+  const uws = await loadUws();
+  const hub = await StreamHub.start({
+    log,
+    projection,
+    settings,
+    logger: options.logger ?? silentLogger,
+    onLogChanged: options.onLogChanged ?? (() => undefined),
+  });
+  try {
+    const workflows = workflowRoutes({
+      millrace,
+      projection,
+      projectorWaitMs: settings.projectorWaitMs,
+      assertAccepting() {
+        if (hub.draining)
+          throw new MillraceError("draining", "This server is going away. Send the request again.");
+      },
+    });
+    let inHand = 0;
+    let idle = (): void => undefined;
+    const answer = createRouter([...workflows, ...serviceRoutes(hub, settings.readyLagMax, workflows)]);
+    const server = await listenUws({
+      uws,
+      hub,
+      host,
+      port,
+      async route(request) {
+        inHand++;
+        try {
+          return await answer(request);
+        } finally {
+          inHand--;
+          if (inHand === 0) idle();
+        }
+      },
+    });
+    let closing: Promise<void> | null = null;
+    const close = (): Promise<void> => {
+      closing ??= (async () => {
+        server.close();
+        await hub.stop();
+      })();
+      return closing;
+    };
+    let draining: Promise<void> | null = null;
+    const drain = (): Promise<void> => {
+      draining ??= (async () => {
+        server.stopListening();
+        hub.drain();
+        if (inHand > 0) {
+          await new Promise<void>((resolve) => {
+            const late = setTimeout(resolve, settings.drainGraceMs);
+            idle = () => {
+              clearTimeout(late);
+              // The answer is written in the turn that follows.
+              setImmediate(resolve);
+            };
+          });
+        }
+        await close();
+      })();
+      return draining;
+    };
+    return {
+      url: `http://${host.includes(":") ? `[${host}]` : host}:${server.port}`,
+      port: server.port,
+      drain,
+      close,
+    };
+  } catch (error) {
+    await hub.stop();
+    throw error;
+  }
+}
