@@ -82,7 +82,13 @@ export async function startWorld(options: WorldOptions & { readonly log?: EventL
     startServer,
     async append(workflowId, type, events) {
       const commitId = `01${String(++commits).padStart(24, "0")}`;
-      const { sequence } = await log.append({ commitId, workflowId, type, expected: "any", events });
+      const { sequence } = await log.append({
+        commitId,
+        workflowId,
+        type,
+        expected: events[0]?.type === "WorkflowStarted" ? "new" : "any",
+        events,
+      });
       return sequence;
     },
     async client(target = server) {
