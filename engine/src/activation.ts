@@ -58,7 +58,8 @@ export interface ActivationInput {
 export class Activation {
   readonly pending = new Map<string, StepRequest>();
   readonly #what: ActivationInput;
-  readonly #cancel = new AbortController();
+  /** Made on first use: most code never looks at its signal. */
+  #cancel: AbortController | null = null;
   readonly #occurrences = new Map<string, number>();
   #cancelled: CancelledError | null = null;
   #decided: WorkflowEvent[] = [];
@@ -121,7 +122,7 @@ export class Activation {
         const error = new CancelledError(event.data.reason ?? null);
         this.#cancelled = error;
         return this.#turn(() => {
-          this.#cancel.abort(error);
+          this.#cancel?.abort(error);
           for (const request of this.pending.values()) request.reject(error);
           this.pending.clear();
         });
@@ -243,11 +244,14 @@ export class Activation {
 
   #context(): WorkflowContext {
     const { workflowId, definition } = this.#what;
+    const signal = (): AbortSignal => this.#signal();
     return {
       workflowId,
       type: definition.type,
       version: definition.version,
-      signal: this.#cancel.signal,
+      get signal() {
+        return signal();
+      },
       step: <T>(name: string, fn: (step: StepContext) => T | Promise<T>, options: StepOptions = {}) =>
         this.#step(name, fn, options) as Promise<T>,
       progress: (progress) => {
@@ -282,6 +286,12 @@ export class Activation {
         return `${hex.slice(0, 8)}-${hex.slice(8, 12)}-${hex.slice(12, 16)}-${hex.slice(16, 20)}-${hex.slice(20, 32)}`;
       },
     };
+  }
+
+  #signal(): AbortSignal {
+    this.#cancel ??= new AbortController();
+    if (this.#cancelled !== null) this.#cancel.abort(this.#cancelled);
+    return this.#cancel.signal;
   }
 
   #derive(): Buffer {

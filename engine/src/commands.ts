@@ -19,7 +19,7 @@ import {
   type RunState,
   type WorkflowEvent,
 } from "@millrace/schemas";
-import { ulid } from "ulid";
+import { newUlid } from "./new-ulid.ts";
 import { decide, type Command, type Decision } from "./core/decide.ts";
 import type { Clock } from "./due-timers.ts";
 import type { Driver } from "./millrace.ts";
@@ -82,7 +82,7 @@ export class Commands {
   }
 
   async #append(state: RunState, events: readonly WorkflowEvent[]): Promise<number> {
-    const base = { commitId: ulid(), workflowId: state.id, type: state.type, events };
+    const base = { commitId: newUlid(), workflowId: state.id, type: state.type, events };
     // A request to code commutes with whatever its worker is about to append, so it must not make that conflict twice.
     const request: AppendRequest =
       events[0]?.type === "WorkflowCancelRequested" && state.driver === "code"
@@ -138,7 +138,7 @@ export function createDriver(commands: Commands, random: () => number): Driver {
   return {
     async begin(workflowId, step, options = {}) {
       const ref = parseStepRef(step);
-      const token = ulid();
+      const token = newUlid();
       const { maxAttempts } = options;
       const { decision, sequence } = await commands.execute(workflowId, (now) => ({
         kind: "begin",

@@ -9,7 +9,7 @@ import {
   parseStepRef,
   type RunState,
 } from "@millrace/schemas";
-import { ulid } from "ulid";
+import { newUlid } from "./new-ulid.ts";
 import { Commands, createDriver, foldHistory } from "./commands.ts";
 import { sameJson } from "./core/decide.ts";
 import { parseInput, type AnyWorkflowDefinition, type WorkflowDefinition } from "./definition.ts";
@@ -119,9 +119,13 @@ class Connection implements Millrace {
 
   handle<Output = unknown>(id: string): WorkflowHandle<Output> {
     assertWorkflowId(id);
+    return this.#handle(id);
+  }
+
+  #handle<Output>(id: string, startedAt?: number): WorkflowHandle<Output> {
     return {
       id,
-      result: (options = {}) => this.#results.wait(id, options.signal) as Promise<Output>,
+      result: (options = {}) => this.#results.wait(id, options.signal, startedAt) as Promise<Output>,
       cancel: async (reason = {}) => {
         const { sequence } = await this.#commands.execute(id, () => ({ kind: "cancel", ...reason }));
         return { sequence };
@@ -140,7 +144,7 @@ class Connection implements Millrace {
   }
 
   async #start(type: string, input: unknown, options: StartOptions): Promise<StartResult> {
-    const id = options.id ?? ulid();
+    const id = options.id ?? newUlid();
     assertWorkflowId(id);
     const driver = options.driver ?? "code";
     const registered = this.log.registeredType(type);
@@ -171,14 +175,14 @@ class Connection implements Millrace {
     };
     try {
       const { sequence } = await this.log.append({
-        commitId: ulid(),
+        commitId: newUlid(),
         workflowId: id,
         type,
         expected: "new",
         events: [event],
         condition: driver === "code" ? "running" : "waiting",
       });
-      return { handle: this.handle(id), created: true, sequence };
+      return { handle: this.#handle(id, sequence), created: true, sequence };
     } catch (error) {
       if (!isMillraceError(error, "conflict")) throw error;
       return this.#startedBefore(id, type, event.data, error);

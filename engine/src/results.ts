@@ -10,6 +10,14 @@ import type { CommitHead, EventLog, Follower, StoredCommit } from "@millrace/eve
 import { MillraceError, type WorkflowEvent } from "@millrace/schemas";
 import { fromErrorInfo } from "./failures.ts";
 
+/** A worker's tail: it sees every commit of the log and tells `observe`. */
+export interface ResultsFeed {
+  /** Sequence up to which `observe` was called. */
+  position(): number;
+  /** The run is open in the worker, which will call `settle` when it closes it. */
+  isOpen(id: string): boolean;
+}
+
 interface Waiter {
   readonly resolve: (output: unknown) => void;
   readonly reject: (error: Error) => void;
@@ -19,7 +27,7 @@ export class Results {
   readonly #log: EventLog;
   readonly #waiters = new Map<string, Set<Waiter>>();
   #tail: Promise<Follower> | null = null;
-  #fed = false;
+  #feed: ResultsFeed | null = null;
   #closed = false;
 
   constructor(log: EventLog) {
@@ -27,22 +35,26 @@ export class Results {
   }
 
   /** A worker's tail sees every commit, so that ours is not needed. */
-  attachFeed(): void {
-    this.#fed = true;
+  attachFeed(feed: ResultsFeed): void {
+    this.#feed = feed;
   }
 
   /** The worker is gone: whoever still waits needs a tail of our own again. */
-  async detachFeed(): Promise<void> {
-    this.#fed = false;
+  async detachFeed(feed: ResultsFeed): Promise<void> {
+    if (this.#feed !== feed) return;
+    this.#feed = null;
     if (this.#waiters.size === 0 || this.#closed) return;
     await this.#ensureTail();
     for (const id of this.#waiters.keys()) this.#lookUp(id);
   }
 
-  /** The run's output when it has closed; rejects with its failure, or with the signal's reason. */
-  async wait(id: string, signal?: AbortSignal): Promise<unknown> {
+  /**
+   * The run's output when it has closed; rejects with its failure, or with the signal's reason. `startedAt`, the
+   * sequence of the run's start when it is known, spares the look into the log while the tail is still before it.
+   */
+  async wait(id: string, signal?: AbortSignal, startedAt?: number): Promise<unknown> {
     signal?.throwIfAborted();
-    await this.#ensureTail();
+    const tailPosition = await this.#ensureTail();
     let waiter: Waiter | null = null;
     let onAbort = (): void => undefined;
     const outcome = new Promise<unknown>((resolve, reject) => {
@@ -52,7 +64,9 @@ export class Results {
       this.#waiters.set(id, waiters.add(waiter));
     });
     signal?.addEventListener("abort", onAbort, { once: true });
-    this.#lookUp(id);
+    const endIsAhead =
+      (startedAt !== undefined && tailPosition() < startedAt) || this.#feed?.isOpen(id) === true;
+    if (!endIsAhead) this.#lookUp(id);
     try {
       return await outcome;
     } finally {
@@ -113,11 +127,14 @@ export class Results {
     return history.findLast((commit) => commit.condition === "closed")?.events ?? null;
   }
 
-  async #ensureTail(): Promise<void> {
-    if (this.#fed) return;
+  /** Gives how far the tail has come. */
+  async #ensureTail(): Promise<() => number> {
+    const feed = this.#feed;
+    if (feed !== null) return () => feed.position();
     this.#tail ??= this.#startTail();
     try {
-      await this.#tail;
+      const tail = await this.#tail;
+      return () => tail.position;
     } catch (error) {
       this.#tail = null;
       throw error;

@@ -24,7 +24,7 @@ import {
   type RunState,
   type WorkflowEvent,
 } from "@millrace/schemas";
-import { ulid } from "ulid";
+import { newUlid } from "./new-ulid.ts";
 import { Activation, type StepRequest } from "./activation.ts";
 import { retryDelayMs } from "./core/attempt.ts";
 import { parseInput, type AnyWorkflowDefinition } from "./definition.ts";
@@ -175,7 +175,7 @@ export class Run {
     if (events.length === 0) return true;
     if (events.length > limits.commitEvents) return this.#commitInHalves(events);
     const request: AppendRequest = {
-      commitId: ulid(),
+      commitId: newUlid(),
       workflowId: this.id,
       type: this.type,
       expected: this.#state.sequence,

@@ -8,11 +8,11 @@
  */
 import type { CommitHead, EventLog, Follower, StoredCommit } from "@millrace/event-log";
 import { MillraceError } from "@millrace/schemas";
-import { ulid } from "ulid";
+import { newUlid } from "./new-ulid.ts";
 import type { AnyWorkflowDefinition } from "./definition.ts";
 import { DueTimers, type Clock } from "./due-timers.ts";
 import type { Logger } from "./logger.ts";
-import type { Results } from "./results.ts";
+import type { Results, ResultsFeed } from "./results.ts";
 import { Run, type RunDeps } from "./run.ts";
 import { StepSlots } from "./step-slots.ts";
 
@@ -62,7 +62,7 @@ export async function startWorker(deps: WorkerDeps, options: WorkerOptions): Pro
 }
 
 class LogWorker implements Worker {
-  readonly session = ulid();
+  readonly session = newUlid();
   readonly #deps: WorkerDeps;
   readonly #definitions = new Map<string, Map<string, AnyWorkflowDefinition>>();
   readonly #runs = new Map<string, Run>();
@@ -72,6 +72,10 @@ class LogWorker implements Worker {
   readonly #timers: DueTimers;
   readonly #runDeps: RunDeps;
   readonly #unhosted = new Set<string>();
+  readonly #feed: ResultsFeed = {
+    position: () => this.#follower?.position ?? 0,
+    isOpen: (id) => this.#runs.has(id),
+  };
   #follower: Follower | null = null;
   #draining: Promise<void> | null = null;
 
@@ -127,7 +131,7 @@ class LogWorker implements Worker {
         void this.drain({ deadlineMs: 0 });
       },
     });
-    results.attachFeed();
+    results.attachFeed(this.#feed);
     for (const commit of open) this.#admit(commit.workflowId, commit.type, null);
     logger.info({ session: this.session, types, takenOver: open.length }, `Worker runs ${types.join(", ")}`);
   }
@@ -169,7 +173,7 @@ class LogWorker implements Worker {
     );
     this.#runs.clear();
     this.#timers.clear();
-    await this.#deps.results.detachFeed();
+    await this.#deps.results.detachFeed(this.#feed);
   }
 
   #host(definition: AnyWorkflowDefinition): void {
@@ -184,8 +188,10 @@ class LogWorker implements Worker {
   }
 
   #onCommit(commit: StoredCommit): void {
+    // Our own commits settle their waiters when they are acknowledged.
+    if (commit.writer === this.session) return;
     this.#deps.results.observe(commit);
-    if (commit.writer === this.session || !this.#definitions.has(commit.type)) return;
+    if (!this.#definitions.has(commit.type)) return;
     const run = this.#runs.get(commit.workflowId);
     if (run !== undefined) {
       run.receive(commit);
