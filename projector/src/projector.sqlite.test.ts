@@ -1,6 +1,6 @@
 import { existsSync, readdirSync } from "node:fs";
 import { dirname } from "node:path";
-import { createMemoryLog, type Checkpoint, type EventLog } from "@millrace/event-log";
+import { createMemoryLog, type EventLog } from "@millrace/event-log";
 import { encodeCommit } from "@millrace/schemas";
 import BetterSqlite3 from "better-sqlite3";
 import { describe, expect, onTestFinished, test, vi } from "vitest";
@@ -306,7 +306,7 @@ describe("I2: a file of another log", () => {
     await fill(threeStepRuns(1));
     await projectAll({ log, path });
     const before = hashProjection(path);
-    const expired: EventLog = { ...log, verify: async (_: Checkpoint) => "expired" };
+    const expired: EventLog = { ...log, verify: async () => "expired" };
     await expect(startProjector({ log: expired, path })).rejects.toMatchObject({
       code: "checkpoint_mismatch",
       message: expect.stringContaining("restore the log") as string,
