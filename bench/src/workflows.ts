@@ -3,7 +3,7 @@
  * result awaited. Counts what was completed, never what was started.
  */
 import { connect, defineWorkflow, type Millrace } from "@millrace/engine";
-import { elapsedMs, percentile, round } from "./percentile.ts";
+import { elapsedMs, percentile, round } from "./figures.ts";
 
 const threeSteps = defineWorkflow({ type: "three-steps" }, async (ctx, input: { n: number }) => {
   const a = await ctx.step("a", () => input.n + 1);
