@@ -115,7 +115,12 @@ function heldLock(path: string, launcher: RecordedProcess): DataFolderLock {
     async release() {
       if (released) return;
       released = true;
-      await replace({ host: hostname(), released: true, processes: [] });
+      try {
+        await replace({ host: hostname(), released: true, processes: [] });
+      } catch (error) {
+        // Whoever deleted the folder has released it.
+        if (codeOf(error) !== "ENOENT") throw error;
+      }
     },
   };
 }

@@ -25,7 +25,7 @@ export interface FoundBroker {
 export interface FindBrokerOptions {
   /** Default: `process.env`. */
   readonly env?: Environment;
-  /** False: only look, fetch nothing. Default true. */
+  /** False: only look, fetch nothing. Default: true. */
   readonly fetch?: boolean;
   readonly onProgress?: (message: string) => void;
 }
@@ -77,14 +77,17 @@ export async function findBroker(options: FindBrokerOptions = {}): Promise<Found
 
   const cacheDir = brokerCacheDir(env);
   const cached = join(cacheDir, `${process.platform}-${process.arch}`, programName);
-  const fetchers = [
-    { name: "release archive of the nats-server project", fetch: fetchRelease },
-    { name: "package of Debian's next release", fetch: fetchDistributionPackage },
-  ];
+  const fetchers =
+    options.fetch === false
+      ? []
+      : [
+          { name: "release archive of the nats-server project", fetch: fetchRelease },
+          { name: "package of Debian's next release", fetch: fetchDistributionPackage },
+        ];
   return (
     (await attempt("nats-server on PATH", "path", () => onPath(env))) ??
     (await attempt("cached copy", "cache", () => existing(cached))) ??
-    (await firstOf(options.fetch === false ? [] : fetchers, async ({ name, fetch }) => {
+    (await firstOf(fetchers, async ({ name, fetch }) => {
       progress(`No nats-server ${requiredBrokerVersion} or newer here yet: fetching the ${name}`);
       return attempt(name, "fetched", () => intoCache(cacheDir, cached, (folder) => fetch(folder, progress)));
     })) ??
@@ -188,7 +191,7 @@ function notFound(tried: readonly string[], cause?: unknown): MillraceError {
   return new MillraceError(
     "broker_not_found",
     [
-      `No nats-server ${requiredBrokerVersion} or newer found, and none could be fetched. Tried:`,
+      `No nats-server ${requiredBrokerVersion} or newer found. Tried:`,
       ...tried.map((line) => `  - ${line}`),
       `Provide one in one of three ways:`,
       `  1. install nats-server ${requiredBrokerVersion} or newer so that it is on PATH;`,

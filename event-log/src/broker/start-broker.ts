@@ -152,9 +152,8 @@ function supervised(
       status = "running";
     }
     if (status !== "failed") status = "stopped";
-    await lock.release();
   };
-  const supervision = supervise();
+  const supervision = supervise().finally(() => lock.release());
   // Node ends a process for a rejection that nobody looks at; this one is looked at by `stop()`.
   supervision.catch(() => undefined);
 
