@@ -153,7 +153,13 @@ function supervised(
     }
     if (status !== "failed") status = "stopped";
   };
-  const supervision = supervise().finally(() => lock.release());
+  const supervision = (async () => {
+    try {
+      await supervise();
+    } finally {
+      await lock.release();
+    }
+  })();
   // Node ends a process for a rejection that nobody looks at; this one is looked at by `stop()`.
   supervision.catch(() => undefined);
 
