@@ -61,7 +61,9 @@ export async function benchAppend(natsUrl: string, namespace: string): Promise<A
         );
       });
       // The first round warms both paths up.
-      if (round_ > 0) (lean.push(leanRun), published.push(jsRun));
+      if (round_ === 0) continue;
+      lean.push(leanRun);
+      published.push(jsRun);
     }
   } finally {
     await connection.close();

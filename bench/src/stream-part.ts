@@ -13,15 +13,21 @@ const projection = openProjection({ path, log });
 const millrace = await connect({ log });
 const server = await startStreamServer({ log, projection, millrace, port: 0 });
 process.send?.({ port: server.port });
+
+async function stop(): Promise<void> {
+  await server.close();
+  projection.close();
+  await projector.stop();
+  await millrace.close();
+  await log.close();
+  process.disconnect();
+}
+
 process.on("message", (message) => {
   if (message === "cpu") process.send?.({ cpu: process.cpuUsage() });
   if (message !== "stop") return;
-  void (async () => {
-    await server.close();
-    projection.close();
-    await projector.stop();
-    await millrace.close();
-    await log.close();
-    process.disconnect();
-  })();
+  stop().catch((error: unknown) => {
+    process.stderr.write(`${String(error)}\n`);
+    process.exit(1);
+  });
 });

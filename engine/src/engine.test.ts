@@ -174,6 +174,7 @@ describe("a run", () => {
     const millrace = await connected();
     let started = false;
     let aborted = false;
+    let seen: unknown;
     const waiting = defineWorkflow({ type: "waiting" }, async (ctx) => {
       try {
         await ctx.step(
@@ -188,7 +189,7 @@ describe("a run", () => {
             }),
         );
       } catch (error) {
-        expect(error).toBeInstanceOf(CancelledError);
+        seen = error;
         throw error;
       }
     });
@@ -201,6 +202,7 @@ describe("a run", () => {
       message: expect.stringContaining("changed my mind") as string,
     });
     expect(aborted).toBe(true);
+    expect(seen).toBeInstanceOf(CancelledError);
     await handle.cancel({ reason: "again" });
     const types = (await millrace.log.load("c")).flatMap((commit) =>
       commit.events.map((event) => event.type),

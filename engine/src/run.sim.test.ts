@@ -174,7 +174,7 @@ function skippingClock(): Clock {
 
 async function startWorker(
   server: MemoryServer,
-  definition: WorkflowDefinition<null, unknown>,
+  definition: WorkflowDefinition<null>,
   chance: () => number,
 ): Promise<Worker> {
   const connection = await connect({

@@ -34,19 +34,26 @@ export class StepSlots {
 
   #start(task: () => Promise<void>): void {
     this.#running++;
-    void task().then(() => {
-      this.#running--;
-      const next = this.#waiting[this.#next];
-      if (next !== undefined) {
-        this.#next++;
-        // Taking from the front of a long array is linear: cut it now and then instead.
-        if (this.#next > 1_024) (this.#waiting.splice(0, this.#next), (this.#next = 0));
-        this.#start(next);
-      } else {
-        this.#waiting.length = 0;
-        this.#next = 0;
-        if (this.#running === 0) this.#onIdle?.();
-      }
-    });
+    const ended = (): void => this.#ended();
+    // A task that rejects against its contract must not take its slot with it.
+    task().then(ended, ended);
+  }
+
+  #ended(): void {
+    this.#running--;
+    const next = this.#waiting[this.#next];
+    if (next === undefined) {
+      this.#waiting.length = 0;
+      this.#next = 0;
+      if (this.#running === 0) this.#onIdle?.();
+      return;
+    }
+    this.#next++;
+    // Taking from the front of a long array is linear: cut it now and then instead.
+    if (this.#next > 1_024) {
+      this.#waiting.splice(0, this.#next);
+      this.#next = 0;
+    }
+    this.#start(next);
   }
 }

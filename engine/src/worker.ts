@@ -128,7 +128,9 @@ class LogWorker implements Worker {
           { session: this.session, status },
           `Worker stops: the event log is no longer what it was (${status}) ${String(error ?? "")}`,
         );
-        void this.drain({ deadlineMs: 0 });
+        this.drain({ deadlineMs: 0 }).catch((drainError: unknown) => {
+          logger.error({ session: this.session }, `Worker could not be drained: ${String(drainError)}`);
+        });
       },
     });
     results.attachFeed(this.#feed);

@@ -22,7 +22,8 @@ describe("retryDelayMs", () => {
     fc.assert(
       fc.property(fc.integer({ min: 1, max: 5_000 }), random, (attempt, roll) => {
         const delayMs = retryDelayMs({ maxDelayMs: 500 }, attempt, roll);
-        return delayMs >= 0 && delayMs <= 500;
+        expect(delayMs).toBeGreaterThanOrEqual(0);
+        expect(delayMs).toBeLessThanOrEqual(500);
       }),
     );
   });
