@@ -8,7 +8,8 @@
  * H2 No exception of a read reaches the seam: the subscription waits and tries again.
  * H3 After the log was made anew no subscription of the old one gets a byte of the new one: it gets `gone`.
  *
- * Tested by `start-stream-server.test.ts` and, against a broker, `start-stream-server.nats.test.ts`.
+ * Tested by `stream-session.sqlite.test.ts`, `updates-session.sqlite.test.ts` and, against a broker,
+ * `stream-session.nats.test.ts`.
  */
 import type { EventLog, LogInfo } from "@millrace/event-log";
 import type { Projection } from "@millrace/projector";

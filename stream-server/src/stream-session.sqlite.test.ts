@@ -1,3 +1,4 @@
+import { createMemoryLog, type EventLog } from "@millrace/event-log";
 import { afterEach, describe, expect, it } from "vitest";
 import {
   closeCodes,
@@ -135,7 +136,7 @@ describe("millrace.v1: following", () => {
     late.subscribe({ i: 2, filter: { workflow: ["a"] }, until: "closed" });
     late.subscribe({ i: 3, filter: { workflow: ["a"] }, until: "closed", from: "snapshot" });
     const ends = [await late.next("end"), await late.next("end"), await late.next("end")];
-    expect(ends.map(({ i }) => i).sort()).toEqual([1, 2, 3]);
+    expect(new Set(ends.map(({ i }) => i))).toEqual(new Set([1, 2, 3]));
     // Its id is free again.
     late.subscribe({ i: 1 });
     await late.next("live");
@@ -152,10 +153,12 @@ describe("millrace.v1: following", () => {
     const { s, e } = await client.next("snapend");
     expect(s).toBe(12);
     expect(e).toBe((await world.log.info()).epoch);
-    expect(snap.rows.map(({ id, message, sequence }) => [id, message, sequence]).sort()).toEqual([
-      ["a", "a 2", 10],
-      ["b", "b 2", 11],
-    ]);
+    expect(
+      Object.fromEntries(snap.rows.map(({ id, message, sequence }) => [id, [message, sequence]])),
+    ).toEqual({
+      a: ["a 2", 10],
+      b: ["b 2", 11],
+    });
     await client.next("live");
     const next = await world.append("b", "order", [progress("more")]);
     const frame = await client.next("ev");
@@ -241,7 +244,7 @@ describe("millrace.v1: slow clients", () => {
     slow.pause();
     const big = "x".repeat(100_000);
     let last = await world.append("a", "order", [started()]);
-    for (let n = 0; n < 150; n++) last = await world.append("a", "order", [stepCompleted(`s${n}`, big)]);
+    for (let n = 0; n < 90; n++) last = await world.append("a", "order", [stepCompleted(`s${n}`, big)]);
     await fast.until(() => fast.cursors.get(1) === last, "the last");
     const metrics = await (await fetch(`${world.server.url}/metrics`)).text();
     const max = Number(/millrace_buffered_bytes_max (\d+)/.exec(metrics)?.[1]);
@@ -352,7 +355,7 @@ describe("millrace.v1: bad input", () => {
     expect(await client.next("pong")).toEqual({ t: "pong", n: 4 });
   });
 
-  it("a cursor of another epoch, from the future, or expired: gone", async () => {
+  it("a cursor of another epoch, or from the future: gone", async () => {
     world = await memoryWorld();
     await write(["a"], 3);
     const { epoch } = await world.log.info();
@@ -363,6 +366,26 @@ describe("millrace.v1: bad input", () => {
     expect(await client.next("gone")).toMatchObject({ i: 1, why: "future", first: 1, head: 4 });
     client.subscribe({ i: 1, from: formatCursor(epoch, 4) });
     await client.next("live");
+  });
+
+  it("an expired cursor: gone, and start is the first commit kept", async () => {
+    const log = createMemoryLog();
+    // What a purge of the first five leaves.
+    const purged: EventLog = { ...log, info: async () => ({ ...(await log.info()), firstSequence: 6 }) };
+    world = await memoryWorld({ log: purged });
+    await write(["a"], 9);
+    await world.projection.waitFor(10, 2_000);
+    const { epoch } = await log.info();
+    const client = await world.client();
+    client.subscribe({ i: 1, from: formatCursor(epoch, 4) });
+    expect(await client.next("gone")).toMatchObject({ i: 1, why: "expired", e: epoch, first: 6, head: 10 });
+    client.subscribe({ i: 1, from: formatCursor(epoch, 5) });
+    client.subscribe({ i: 2, from: "start" });
+    await client.next("live");
+    await client.next("live");
+    expect(client.sequences(1)).toEqual([6, 7, 8, 9, 10]);
+    expect(client.sequences(2)).toEqual([6, 7, 8, 9, 10]);
+    expect(client.alarms).toBe(0);
   });
 
   it("min that the projector does not reach: projector_behind, to be tried again", async () => {
@@ -433,7 +456,7 @@ describe("millrace.v1: the broker and the server go away", () => {
     starting.broker.recreate("default");
     starting.broker.reconnect();
     const gone = [await client.next("gone"), await client.next("gone")];
-    expect(gone.map(({ i }) => i).sort()).toEqual([1, 2]);
+    expect(new Set(gone.map(({ i }) => i))).toEqual(new Set([1, 2]));
     expect(gone[0]).toMatchObject({ why: "epoch", e: (await world.log.info()).epoch, head: 0 });
     expect(changed).toMatchObject({ code: "log_recreated" });
     client.subscribe({ i: 1 });

@@ -13,7 +13,7 @@ afterEach(async () => {
 interface Watcher {
   readonly updates: WorkflowUpdate[];
   readonly socket: WebSocket;
-  count(n: number): Promise<void>;
+  readonly count: (n: number) => Promise<void>;
   readonly closed: Promise<{ readonly code: number; readonly reason: string }>;
 }
 

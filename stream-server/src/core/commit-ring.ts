@@ -7,7 +7,7 @@
  * I2 `head` never goes back except by `reset`.
  * I3 A page never skips: everything in `(after, upTo]` that can match is in it.
  *
- * Tested by `commit-ring.test.ts` (against a plain array) and `seam.sim.test.ts`.
+ * Tested by `commit-ring.prop.test.ts` (against a plain array) and `seam.sim.test.ts`.
  */
 import { matchesRun, type Filter } from "@millrace/schemas";
 import type { RunCommit } from "./run-commit.ts";
@@ -24,8 +24,8 @@ export interface CommitPage {
   readonly upTo: number;
 }
 
-/** What a commit costs in memory besides its decoded body. */
-const overheadBytes = 512;
+/** What a commit costs: its decoded events, their encoded entries (kept once somebody asked), and objects around. */
+const costOf = ({ bytes }: RunCommit) => 3 * bytes + 512;
 
 export class CommitRing {
   readonly #limits: RingLimits;
@@ -80,7 +80,7 @@ export class CommitRing {
     if (commit.sequence <= this.#head) return false;
     this.#items.push(commit);
     this.#head = commit.sequence;
-    this.#bytes += commit.bytes + overheadBytes;
+    this.#bytes += costOf(commit);
     const run = this.#byRun.get(commit.workflowId);
     if (run === undefined) this.#byRun.set(commit.workflowId, [commit]);
     else run.push(commit);
@@ -107,7 +107,7 @@ export class CommitRing {
     const oldest = this.#items[this.#start];
     if (oldest === undefined) return;
     this.#start++;
-    this.#bytes -= oldest.bytes + overheadBytes;
+    this.#bytes -= costOf(oldest);
     this.#from = oldest.sequence + 1;
     const run = this.#byRun.get(oldest.workflowId);
     run?.shift();
@@ -163,8 +163,9 @@ function take(commits: readonly RunCommit[], commitsMax: number, bytesMax: numbe
   return { commits, cutAt: null };
 }
 
-/** Index of the first commit with a sequence above `sequence`, from `low` on. */
-function firstAfter(commits: readonly RunCommit[], low: number, sequence: number): number {
+/** Index of the first commit with a sequence above `sequence`, from `start` on. */
+function firstAfter(commits: readonly RunCommit[], start: number, sequence: number): number {
+  let low = start;
   let high = commits.length;
   while (low < high) {
     const middle = (low + high) >>> 1;

@@ -7,7 +7,7 @@
  * I1 A row handed out for a commit is the run folded exactly up to that commit: equal to `projection.stateAt`.
  * I2 Nothing is guessed: when neither read model nor ring reach, the answer is null, and the caller waits.
  *
- * Tested by `run-folds.test.ts` against a fold of the whole history.
+ * Tested by `run-folds.prop.test.ts` against a fold of the whole history.
  */
 import {
   evolveCommit,

@@ -69,7 +69,7 @@ class Connection implements Outlet {
 }
 
 const workflows = ["a", "b", "c", "d"];
-const types = ["x", "y"];
+const runTypes = ["x", "y"];
 
 export function simulate(SeamUnderTest: SeamClass, seed: number, faults: Faults = {}): Outcome {
   const next = random(seed);
@@ -98,7 +98,7 @@ export function simulate(SeamUnderTest: SeamClass, seed: number, faults: Faults 
   /** What the projection holds: an index into the log. */
   let projected = 0;
   let waiting: (() => boolean)[] = [];
-  let later: (() => void)[] = [];
+  const later: (() => void)[] = [];
   let tailUp = true;
   let dataFrames = 0;
   const stats = { demoted: 0, promoted: 0, read: 0, cut: 0, ended: 0, bookmarks: 0 };
@@ -182,7 +182,7 @@ export function simulate(SeamUnderTest: SeamClass, seed: number, faults: Faults 
         {},
         { workflow: [workflow] },
         { workflow: workflows.slice(0, 2) },
-        { type: [pick(types)] },
+        { type: [pick(runTypes)] },
         { event: ["StepCompleted"] },
         { workflow: [workflow], event: ["StepStarted"] },
         { workflow: ["nobody"] },

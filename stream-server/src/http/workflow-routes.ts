@@ -15,7 +15,6 @@ import {
   StepCompleteRequest,
   StepFailRequest,
   toRow,
-  type ErrorInfo,
   type RunStatus,
 } from "@millrace/schemas";
 import { json, type HttpAnswer, type HttpRequest } from "./message.ts";
@@ -128,7 +127,7 @@ export function workflowRoutes({
   async function failStep(request: HttpRequest, params: Params): Promise<HttpAnswer> {
     const [id, step] = [idParam(params), stepParam(params)];
     const { token, error } = await parseBody(request, StepFailRequest);
-    return json(200, await millrace.driver.failStep(id, step, token, error as ErrorInfo));
+    return json(200, await millrace.driver.failStep(id, step, token, error));
   }
 
   async function complete(request: HttpRequest, params: Params): Promise<HttpAnswer> {
@@ -140,7 +139,7 @@ export function workflowRoutes({
   async function fail(request: HttpRequest, params: Params): Promise<HttpAnswer> {
     const id = idParam(params);
     const { error } = await parseBody(request, RunFailRequest);
-    return json(200, await millrace.driver.fail(id, error as ErrorInfo));
+    return json(200, await millrace.driver.fail(id, error));
   }
 
   return [
