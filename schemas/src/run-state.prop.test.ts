@@ -1,0 +1,175 @@
+import fc from "fast-check";
+import { describe, expect, test } from "vitest";
+import { validateEvent } from "./commit.ts";
+import type { EventType, WorkflowEvent } from "./events.ts";
+import { evolve, evolveCommit, initialRunState, isClosed, runStatuses, type RunState } from "./run-state.ts";
+import { progressOf, toRow, toUpdate } from "./row.ts";
+
+const step = {
+  name: fc.constantFrom("reserve", "charge", "ship"),
+  occurrence: fc.integer({ min: 1, max: 3 }),
+};
+const attempt = { ...step, attempt: fc.integer({ min: 1, max: 4 }) };
+const error = fc.record({ message: fc.string(), code: fc.string() }, { requiredKeys: ["message"] });
+const operator = fc.record({ reason: fc.string(), by: fc.string() }, { requiredKeys: [] });
+const small = fc.integer({ min: 0, max: 9 });
+
+/** One arbitrary for each event type: a new type does not compile without one. */
+const data = {
+  WorkflowStarted: fc.record(
+    {
+      version: fc.string(),
+      input: fc.jsonValue(),
+      driver: fc.constantFrom("code", "external"),
+      plan: fc.array(step.name, { maxLength: 4 }),
+      attributes: fc.dictionary(fc.string(), fc.string(), { maxKeys: 2 }),
+    },
+    { requiredKeys: ["version", "input", "driver"] },
+  ),
+  WorkflowCompleted: fc.record({ output: fc.jsonValue() }),
+  WorkflowFailed: fc.record({ error }),
+  WorkflowCancelRequested: operator,
+  WorkflowCancelled: fc.record({ reason: fc.string() }, { requiredKeys: [] }),
+  WorkflowTerminated: operator,
+  WorkflowTurnFailed: fc.record({ error, step: fc.string() }, { requiredKeys: ["error"] }),
+  StepStarted: fc.record(
+    { ...attempt, token: fc.string() },
+    { requiredKeys: ["name", "occurrence", "attempt"] },
+  ),
+  StepCompleted: fc.record({ ...attempt, output: fc.jsonValue() }),
+  StepFailed: fc.record({ ...attempt, error }),
+  StepTimedOut: fc.record({ ...attempt, error }),
+  StepRetryScheduled: fc.record({ ...attempt, error, nextAttemptAt: small }),
+  ProgressReported: fc.record({ current: small, total: small, message: fc.string() }, { requiredKeys: [] }),
+  SideEffectRecorded: fc.record({
+    kind: fc.constant("now"),
+    index: fc.integer({ min: 1, max: 5 }),
+    value: small,
+  }),
+} satisfies Record<EventType, fc.Arbitrary<unknown>>;
+
+const closing: ReadonlySet<string> = new Set([
+  "WorkflowCompleted",
+  "WorkflowFailed",
+  "WorkflowCancelled",
+  "WorkflowTerminated",
+]);
+const event = fc
+  // Rare, else most histories would be over after two events.
+  .oneof(
+    ...Object.keys(data).map((type) => ({
+      arbitrary: fc.constant(type as EventType),
+      weight: closing.has(type) ? 1 : 8,
+    })),
+  )
+  .chain((type) => data[type].map((value) => ({ type, data: value }) as WorkflowEvent));
+const history = fc.array(fc.array(event, { minLength: 1, maxLength: 4 }), { maxLength: 20 }).map((commits) =>
+  commits.map((events, index) => ({
+    sequence: 3 * (index + 1),
+    at: 1_700_000_000_000 + 10 * index,
+    events,
+  })),
+);
+
+function fold(
+  commits: readonly { sequence: number; at: number; events: readonly WorkflowEvent[] }[],
+): RunState {
+  const state = initialRunState("order-1", "order");
+  for (const commit of commits) evolveCommit(state, commit);
+  return state;
+}
+
+describe("evolve", () => {
+  test("the arbitrary makes events that the schemas accept", () => {
+    fc.assert(fc.property(event, (each) => validateEvent(each)));
+  });
+
+  test("I1: is total: every sequence of events gives a state with a row", () => {
+    fc.assert(
+      fc.property(history, (commits) => {
+        const state = fold(commits);
+        expect(runStatuses).toContain(state.status);
+        expect(state.sequence).toBe(commits.at(-1)?.sequence ?? 0);
+        const row = toRow(state);
+        expect(JSON.parse(JSON.stringify(row))).toEqual(row);
+        expect(toUpdate(state)).toMatchObject({
+          workflow_id: "order-1",
+          current_step: row.currentStep,
+          sequence: row.sequence,
+        });
+      }),
+    );
+  });
+
+  test("I2: is deterministic, and does not keep or change what it was given", () => {
+    fc.assert(
+      fc.property(history, (commits) => {
+        const before = JSON.stringify(commits);
+        expect(fold(commits)).toEqual(fold(JSON.parse(before) as typeof commits));
+        expect(JSON.stringify(commits)).toBe(before);
+      }),
+    );
+  });
+
+  test("projecting twice equals once, wherever the repetition begins", () => {
+    fc.assert(
+      fc.property(history, fc.nat(), (commits, from) => {
+        const state = fold(commits);
+        const once = JSON.stringify([toRow(state), state]);
+        for (const commit of commits.slice(from % (commits.length + 1))) evolveCommit(state, commit);
+        expect(JSON.stringify([toRow(state), state])).toBe(once);
+      }),
+    );
+  });
+
+  test("any split of the history into batches gives the same state", () => {
+    fc.assert(
+      fc.property(history, fc.nat(), (commits, at) => {
+        const cut = at % (commits.length + 1);
+        const state = fold(commits.slice(0, cut));
+        toRow(state);
+        for (const commit of commits.slice(cut)) evolveCommit(state, commit);
+        expect(state).toEqual(fold(commits));
+      }),
+    );
+  });
+
+  test("I3: a closed run never opens again, and nothing of it changes but the sequence", () => {
+    fc.assert(
+      fc.property(history, fc.array(event, { minLength: 1 }), (commits, later) => {
+        const state = fold(commits);
+        evolve(state, { type: "WorkflowTerminated", data: {} }, { sequence: 100, at: 1_700_000_001_000 });
+        expect(isClosed(state.status)).toBe(true);
+        const row = toRow(state);
+        for (const each of later) evolve(state, each, { sequence: 101, at: 1_700_000_002_000 });
+        expect(toRow(state)).toEqual({ ...row, sequence: 101 });
+      }),
+    );
+  });
+
+  test("I4: a step's first outcome stands", () => {
+    fc.assert(
+      fc.property(fc.array(event), (later) => {
+        const state = initialRunState("order-1", "order");
+        const done = { name: "charge", occurrence: 1, attempt: 1, output: "paid" };
+        evolve(state, { type: "StepCompleted", data: done }, { sequence: 1, at: 1 });
+        const first = { ...state.steps.get("charge") };
+        for (const each of later) evolve(state, each, { sequence: 2, at: 2 });
+        expect(state.steps.get("charge")).toEqual(first);
+      }),
+    );
+  });
+
+  test("progress never shows more steps begun than planned, unless the run says so itself", () => {
+    fc.assert(
+      fc.property(history, (commits) => {
+        const state = fold(commits);
+        fc.pre(state.progressCount === 0);
+        const { currentStep, totalSteps } = progressOf(state);
+        expect(currentStep).toBeLessThanOrEqual(totalSteps);
+        expect(totalSteps).toBeGreaterThanOrEqual(state.plan.length);
+        if (state.status === "completed") expect(currentStep).toBe(totalSteps);
+      }),
+    );
+  });
+});
