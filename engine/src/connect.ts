@@ -74,7 +74,7 @@ class Connection implements Millrace {
   constructor(deps: ConnectionDeps) {
     this.#deps = deps;
     this.log = deps.log;
-    this.#results = new Results(deps.log);
+    this.#results = new Results(deps.log, deps.clock);
     this.#commands = new Commands({
       log: deps.log,
       clock: deps.clock,

@@ -7,8 +7,12 @@
  * I2 Pushed, never polled.
  */
 import type { CommitHead, EventLog, Follower, StoredCommit } from "@millrace/event-log";
-import { MillraceError, type WorkflowEvent } from "@millrace/schemas";
+import { isMillraceError, MillraceError, type WorkflowEvent } from "@millrace/schemas";
+import type { Clock } from "./due-timers.ts";
 import { fromErrorInfo } from "./failures.ts";
+
+/** Before a look into the log that the broker did not answer is made again. */
+const lookAgainMs = 500;
 
 /** A worker's tail: it sees every commit of the log and tells `observe`. */
 export interface ResultsFeed {
@@ -25,13 +29,16 @@ interface Waiter {
 
 export class Results {
   readonly #log: EventLog;
+  readonly #clock: Clock;
+  readonly #looksAgain = new Set<() => void>();
   readonly #waiters = new Map<string, Set<Waiter>>();
   #tail: Promise<Follower> | null = null;
   #feed: ResultsFeed | null = null;
   #closed = false;
 
-  constructor(log: EventLog) {
+  constructor(log: EventLog, clock: Clock) {
     this.#log = log;
+    this.#clock = clock;
   }
 
   /** A worker's tail sees every commit, so that ours is not needed. */
@@ -99,6 +106,7 @@ export class Results {
       "The connection was closed while a result was awaited. Connect again and wait for it.",
     );
     this.#rejectAll(error);
+    for (const cancel of this.#looksAgain) cancel();
     await (await this.#tail)?.stop();
   }
 
@@ -107,7 +115,15 @@ export class Results {
       (closing) => {
         if (closing !== null) this.settle(id, closing);
       },
-      (error: unknown) => this.#reject(id, error as Error),
+      (error: unknown) => {
+        if (!isMillraceError(error) || !error.retryable) return this.#reject(id, error as Error);
+        // The broker is away: a result may take days, so a look that failed is no reason to give up.
+        const cancel = this.#clock.wake(lookAgainMs, () => {
+          this.#looksAgain.delete(cancel);
+          if (this.#waiters.has(id)) this.#lookUp(id);
+        });
+        this.#looksAgain.add(cancel);
+      },
     );
   }
 

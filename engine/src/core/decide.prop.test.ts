@@ -47,9 +47,9 @@ function started(driver: "code" | "external"): RunState {
 }
 
 /** A rejection decides nothing; anything but a rejection of ours is a bug. */
-function decisionOf(state: RunState, command: Command): Decision {
+function decisionOf(state: RunState, asked: Command): Decision {
   try {
-    return decide(state, command);
+    return decide(state, asked);
   } catch (error) {
     if (!isMillraceError(error)) throw error;
     return { events: [] };
