@@ -20,7 +20,8 @@ export interface Filter {
 
 /** Checks a filter from outside; `filter_invalid` names the field. Unknown event types are refused: they never match. */
 export function parseFilter(input: unknown): Filter {
-  const result = v.safeParse(FilterSchema, input ?? {});
+  // An array would pass as an object without fields, and so as "everything".
+  const result = v.safeParse(FilterSchema, Array.isArray(input) ? null : (input ?? {}));
   if (!result.success) {
     const issue = result.issues[0];
     throw new MillraceError(
