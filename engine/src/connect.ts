@@ -15,7 +15,15 @@ import { sameJson } from "./core/decide.ts";
 import { parseInput, type AnyWorkflowDefinition, type WorkflowDefinition } from "./definition.ts";
 import { systemClock, type Clock } from "./due-timers.ts";
 import { silentLogger, type Logger } from "./logger.ts";
-import type { Millrace, StartOptions, StartResult, WorkflowHandle } from "./millrace.ts";
+import { createDrivenRun } from "./drive.ts";
+import type {
+  DrivenRun,
+  DriveOptions,
+  Millrace,
+  StartOptions,
+  StartResult,
+  WorkflowHandle,
+} from "./millrace.ts";
 import { Results } from "./results.ts";
 import { startWorker, type Worker, type WorkerOptions } from "./worker.ts";
 
@@ -115,6 +123,13 @@ class Connection implements Millrace {
       return this.#start(type, input, { version: definition.version, steps: definition.steps, ...options });
     }
     return this.#start(type, input, options);
+  }
+
+  async drive(type: string, id: string, options: DriveOptions = {}): Promise<DrivenRun> {
+    assertWorkflowType(type);
+    const { input, ...rest } = options;
+    await this.#start(type, input, { ...rest, id, driver: "external" });
+    return createDrivenRun(this.driver, this.#deps.clock, id);
   }
 
   handle<Output = unknown>(id: string): WorkflowHandle<Output> {

@@ -450,6 +450,42 @@ describe("driver", () => {
     await expect(driver.begin("nobody", "x")).rejects.toMatchObject({ code: "workflow_not_found" });
   });
 
+  test("drive: a step is one call, retries included; driving again after a crash runs nothing twice", async () => {
+    const server = createMemoryServer();
+    const calls: string[] = [];
+    const drive = async (connection: Millrace) => {
+      const run = await connection.drive("permit", "case-7", { input: { n: 1 }, steps: ["check", "pay"] });
+      const note = (name: string) => () => {
+        calls.push(name);
+        return name.length;
+      };
+      const a = await run.step("check", note("check"));
+      const b = await run.step("check", note("check#2"));
+      const c = await run.step("pay", ({ attempt, idempotencyKey }) => {
+        calls.push(`pay ${attempt} ${idempotencyKey}`);
+        if (attempt === 1) throw new Error("busy");
+        return { paid: true };
+      });
+      await run.complete({ a, b, c });
+    };
+    const first = await connected(server);
+    const interrupted = first.drive("permit", "case-7", { input: { n: 1 }, steps: ["check", "pay"] });
+    await (
+      await interrupted
+    ).step("check", () => {
+      calls.push("check");
+      return 5;
+    });
+    await drive(await connected(server));
+    expect(calls).toEqual(["check", "check#2", "pay 1 case-7/1/pay#1", "pay 2 case-7/1/pay#1"]);
+    expect(await first.handle("case-7").result()).toEqual({ a: 5, b: 7, c: { paid: true } });
+    const failing = await first.drive("permit", "case-8");
+    const doomed = failing.step("x", () => Promise.reject(new NonRetryableError("never")));
+    await expect(doomed).rejects.toMatchObject({ code: "step_failed" });
+    await failing.fail(new Error("gave up"));
+    await expect(first.handle("case-8").result()).rejects.toThrow(/gave up/);
+  });
+
   test("two drivers in two processes: exactly one token is current", async () => {
     const server = createMemoryServer();
     const [a, b] = [await connected(server), await connected(server)];

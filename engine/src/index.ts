@@ -16,6 +16,9 @@ export {
 } from "./failures.ts";
 export type { Logger } from "./logger.ts";
 export type {
+  DrivenRun,
+  DrivenStepOptions,
+  DriveOptions,
   Driver,
   Millrace,
   Mutation,

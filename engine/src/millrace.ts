@@ -63,9 +63,49 @@ export interface Driver {
   fail(workflowId: string, error: ErrorInfo): Promise<Mutation>;
 }
 
+export interface DrivenStepOptions {
+  /** Attempts in all. Default 3. */
+  readonly maxAttempts?: number;
+  readonly signal?: AbortSignal;
+}
+
+/** A run that this process drives. After a crash, drive it again: finished steps answer from the log. */
+export interface DrivenRun {
+  readonly id: string;
+  /**
+   * Begins the step, runs `fn`, records its outcome; a step that is recorded already gives its output without running.
+   * Retries with backoff; rejects with `step_failed` after the last attempt, `attempt_superseded` when another driver
+   * took the step over, `workflow_closed`, or the signal's reason. The same name again is its next occurrence.
+   */
+  step<T>(
+    name: string,
+    fn: (step: { readonly attempt: number; readonly idempotencyKey: string }) => T | Promise<T>,
+    options?: DrivenStepOptions,
+  ): Promise<T>;
+  complete(output?: unknown): Promise<Mutation>;
+  fail(error: unknown): Promise<Mutation>;
+}
+
+export interface DriveOptions {
+  readonly input?: unknown;
+  /** Planned step names, for `totalSteps`. */
+  readonly steps?: readonly string[];
+  readonly attributes?: Readonly<Record<string, string>>;
+}
+
 export interface Millrace {
   readonly log: EventLog;
+  /** The driver protocol call by call; {@link Millrace.drive} is the comfortable form. */
   readonly driver: Driver;
+  /**
+   * Starts a run that this process orchestrates, or goes on with it when the same start was made before.
+   *
+   * @example
+   * const run = await millrace.drive("permit", "case-1", { steps: ["check", "decide"] });
+   * const complete = await run.step("check", () => isComplete("case-1"));
+   * await run.complete({ granted: await run.step("decide", () => complete) });
+   */
+  drive(type: string, id: string, options?: DriveOptions): Promise<DrivenRun>;
   /** Starts a run, or finds the one that the same start began. `workflow_exists` for a different start under the id. */
   start<Input, Output>(
     definition: WorkflowDefinition<Input, Output>,
