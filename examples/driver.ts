@@ -53,7 +53,13 @@ async function step(name: string, work: () => unknown): Promise<unknown> {
   }
 }
 
-await post("/v1/workflows", { type: "permit", id, driver: "external", steps: Object.keys(plan), input: { case: 1 } });
+await post("/v1/workflows", {
+  type: "permit",
+  id,
+  driver: "external",
+  steps: Object.keys(plan),
+  input: { case: 1 },
+});
 const outputs: Record<string, unknown> = {};
 for (const [name, work] of Object.entries(plan)) outputs[name] = await step(name, work);
 await post(`/v1/workflows/${id}/complete`, { output: outputs });

@@ -13,8 +13,10 @@ export const hello = defineWorkflow(
   async (ctx, input: HelloInput | null) => {
     const { name = "world", stepMs = 400 } = input ?? {};
     // Only inside a step may real time pass: workflow code itself is run again when the run is rebuilt.
-    const work = <T>(value: T) => ({ signal }: { readonly signal: AbortSignal }) =>
-      delay(stepMs, value, { signal });
+    const work =
+      <T>(value: T) =>
+      ({ signal }: { readonly signal: AbortSignal }) =>
+        delay(stepMs, value, { signal });
 
     ctx.progress({ current: 0, message: `Looking up ${name}` });
     const person = await ctx.step("look up", work({ name, language: "en" }));
