@@ -5,6 +5,7 @@
  * U2 A WebSocket is never touched after its close event.
  * U3 Nothing is published to topics: that loses messages under back-pressure. Each socket is sent to by itself.
  */
+import { createServer } from "node:net";
 import { assertWorkflowId, limits, MillraceError, streamSubprotocol } from "@millrace/schemas";
 import type {
   HttpRequest as NativeRequest,
@@ -88,6 +89,9 @@ class UwsSocket implements Socket {
     this.#open = false;
   }
 }
+
+/** Somebody else may take a free port between finding it and listening on it. */
+const freePortAttempts = 5;
 
 /** Listens. `port_in_use` when the port is taken. */
 export async function listenUws({ uws, hub, route, host, port }: UwsServerOptions): Promise<UwsServer> {
@@ -185,21 +189,7 @@ export async function listenUws({ uws, hub, route, host, port }: UwsServerOption
     );
   });
 
-  const listening = await new Promise<us_listen_socket>((resolve, reject) => {
-    app.listen(host, port, listenExclusively, (socket) => {
-      if (socket !== false) resolve(socket);
-      else {
-        reject(
-          new MillraceError(
-            "port_in_use",
-            `Cannot listen on ${host}:${port}: the port is taken, or the address is not of this machine. ` +
-              "Stop the other server, or choose another port (--port, MILLRACE_PORT; 0 takes a free one).",
-            { details: { host, port } },
-          ),
-        );
-      }
-    });
-  });
+  const listening = await listen(app, host, port);
   let accepting = true;
   return {
     port: uws.us_socket_local_port(listening),
@@ -213,6 +203,40 @@ export async function listenUws({ uws, hub, route, host, port }: UwsServerOption
       app.close();
     },
   };
+}
+
+async function listen(app: ReturnType<Uws["App"]>, host: string, port: number): Promise<us_listen_socket> {
+  const attempts = port === 0 ? freePortAttempts : 1;
+  for (let attempt = 1; attempt <= attempts; attempt++) {
+    // Given port 0, µWS leaves SO_REUSEADDR off: after a kill its connections then keep the port for a minute.
+    const chosen = port === 0 ? await findFreePort(host) : port;
+    const listening = await new Promise<us_listen_socket | false>((resolve) => {
+      app.listen(host, chosen, listenExclusively, resolve);
+    });
+    if (listening !== false) return listening;
+  }
+  throw new MillraceError(
+    "port_in_use",
+    `Cannot listen on ${host}:${port}: the port is taken, or the address is not of this machine. ` +
+      "Stop the other server, or choose another port (--port, MILLRACE_PORT; 0 takes a free one).",
+    { details: { host, port } },
+  );
+}
+
+/** 0 when the address cannot be listened on: the caller's own attempt then says so. */
+async function findFreePort(host: string): Promise<number> {
+  return await new Promise((resolve) => {
+    const probe = createServer();
+    probe.on("error", () => {
+      resolve(0);
+    });
+    probe.listen(0, host, () => {
+      const address = probe.address();
+      probe.close(() => {
+        resolve(address !== null && typeof address === "object" ? address.port : 0);
+      });
+    });
+  });
 }
 
 function upgrade<Data>(
