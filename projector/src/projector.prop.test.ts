@@ -8,8 +8,8 @@ import { openProjection } from "./open-projection.ts";
 import { rebuildProjection } from "./rebuild.ts";
 import { hashProjection } from "./sqlite/hash-projection.ts";
 
-// fast-check prints seed and counterexample with a failure.
-const runs = { numRuns: 25 };
+// fast-check prints seed and counterexample with a failure; the limit lets it do so before the test's own time is up.
+const runs = { numRuns: 25, interruptAfterTimeLimit: 12_000 };
 
 async function sampleLog(history: readonly SampleCommit[]): Promise<SampleLog> {
   const sample = createSampleLog();
