@@ -99,7 +99,7 @@ export class StreamHub {
   readonly #folds: RunFolds;
   readonly #queue: TurnQueue;
   readonly #wait: ProjectionWait;
-  readonly #carried = new WeakMap<Subscription, CarriedStates>();
+  readonly #carried = new Map<Subscription, CarriedStates>();
   /** Pages read in this slice: clients that resume together ask for the same ones. */
   readonly #pages = new Map<string, CommitPage>();
   /** Subscriptions whose last read failed; tried again with the next second. */
@@ -324,9 +324,10 @@ export class StreamHub {
       },
       onDemoted: (_subscription, reason) => this.metrics.demotions.inc({ reason }),
       onPromoted: (subscription) => {
-        this.#carried.delete(subscription);
+        this.#putDown(subscription);
         this.metrics.promotions.inc();
       },
+      onEnded: (subscription) => this.#putDown(subscription),
       onCaughtUp: (commits) => this.metrics.resumedCommits.inc(commits),
     };
   }
@@ -359,13 +360,15 @@ export class StreamHub {
     const { topic, lastS } = subscription;
     let carried = this.#carried.get(subscription);
     if (carried === undefined && topic.shape !== "events") {
-      carried = new Map();
+      carried = this.#folds.carry();
       this.#carried.set(subscription, carried);
     }
     const entries: string[] = [];
     let bytes = 0;
     let upTo = page.upTo;
     let done = 0;
+    // States that have to be read one by one could make this page a long one.
+    const end = performance.now() + readSliceMs;
     for (const [n, commit] of page.commits.entries()) {
       const row = carried === undefined ? null : this.#folds.nextRow(carried, commit);
       if (carried !== undefined && row === null) {
@@ -378,13 +381,21 @@ export class StreamHub {
       const entry = this.#encodeCommit(topic, commit, () => row);
       if (entry !== null) entries.push(entry);
       bytes += entry?.length ?? 0;
-      if (bytes < this.settings.pageBytesMax || n === page.commits.length - 1) continue;
+      const full = bytes >= this.settings.pageBytesMax || performance.now() > end;
+      if (!full || n === page.commits.length - 1) continue;
       upTo = commit.sequence;
       break;
     }
     if (entries.length === 0) return { upTo, payloads: [] };
     this.metrics.frames.inc();
     return { upTo, payloads: payloadsOf(topic, lastS, upTo, entries) };
+  }
+
+  #putDown(subscription: Subscription): void {
+    const carried = this.#carried.get(subscription);
+    if (carried === undefined) return;
+    this.#carried.delete(subscription);
+    this.#folds.release(carried);
   }
 
   #encodeCommit(

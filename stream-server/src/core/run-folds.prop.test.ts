@@ -3,7 +3,7 @@ import { describe, expect, it } from "vitest";
 import { evolveCommit, initialRunState, toRow, type RunState, type WorkflowEvent } from "@millrace/schemas";
 import { CommitRing } from "./commit-ring.ts";
 import type { RunCommit } from "./run-commit.ts";
-import { RunFolds, type CarriedStates, type StateSource } from "./run-folds.ts";
+import { RunFolds, type StateSource } from "./run-folds.ts";
 
 const runs = ["a", "b", "c"];
 
@@ -96,7 +96,7 @@ describe("RunFolds", () => {
           source(commits, at),
           new CommitRing({ commitsMax: 1, bytesMax: 1 }, at.checkpoint),
         );
-        const carried: CarriedStates = new Map();
+        const carried = folds.carry();
         for (const commit of commits) {
           if (commit.sequence <= from) continue;
           const wanted = fold(commits, commit.workflowId, commit.sequence);

@@ -28,10 +28,12 @@ export interface StateSource {
   stateAt(workflowId: string, sequence: number): RunState | null;
 }
 
-/** States of one catching-up subscription. */
+/** States of one catching-up subscription, least recently used first. */
 export type CarriedStates = Map<string, RunState>;
 
-const carriedMax = 64;
+/** Carried by all catching-up subscriptions together, and what each may carry at least. */
+const carriedMax = 50_000;
+const carriedEachMin = 64;
 
 export class RunFolds {
   readonly #source: StateSource;
@@ -39,6 +41,7 @@ export class RunFolds {
   readonly #statesMax: number;
   /** Least recently used first. */
   readonly #states = new Map<string, RunState>();
+  readonly #carriers = new Set<CarriedStates>();
   #batch: readonly RunCommit[] = [];
   readonly #rows = new Map<number, WorkflowRow>();
 
@@ -91,14 +94,26 @@ export class RunFolds {
     return this.#rows.get(commit.sequence) ?? null;
   }
 
+  /** For a subscription that catches up; give it back to {@link release}. */
+  carry(): CarriedStates {
+    const carried: CarriedStates = new Map();
+    this.#carriers.add(carried);
+    return carried;
+  }
+
+  release(carried: CarriedStates): void {
+    this.#carriers.delete(carried);
+  }
+
   /** The next row of a catching-up subscription; its commits must be asked for in order, none left out. */
   nextRow(carried: CarriedStates, commit: RunCommit): WorkflowRow | null {
     const state = carried.get(commit.workflowId) ?? this.#before(commit);
     if (state === null) return null;
     carried.delete(commit.workflowId);
     carried.set(commit.workflowId, state);
+    const eachMax = Math.max(carriedEachMin, carriedMax / this.#carriers.size);
     for (const oldest of carried.keys()) {
-      if (carried.size <= carriedMax) break;
+      if (carried.size <= eachMax) break;
       carried.delete(oldest);
     }
     return toRow(evolveCommit(state, commit));
@@ -111,6 +126,13 @@ export class RunFolds {
 
   /** The run folded exactly up to a sequence; null when that cannot be had yet. */
   asOf(workflowId: string, type: string, sequence: number): RunState | null {
+    const [first, ...rest] = this.#ring.ofRun(workflowId, 0, sequence);
+    if (first?.events[0]?.type === "WorkflowStarted") {
+      // All of it is in memory.
+      const whole = evolveCommit(initialRunState(workflowId, type), first);
+      for (const commit of rest) evolveCommit(whole, commit);
+      return whole;
+    }
     const checkpoint = this.#source.checkpointSequence();
     if (checkpoint < sequence && checkpoint < this.#ring.from - 1) return null;
     let state = this.#source.state(workflowId);

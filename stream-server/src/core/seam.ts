@@ -51,6 +51,7 @@ export interface SeamPort {
   closedAsOf(workflowId: string, sequence: number): boolean | null;
   onDemoted?(subscription: Subscription, why: BehindReason): void;
   onPromoted?(subscription: Subscription): void;
+  onEnded?(subscription: Subscription): void;
   onCaughtUp?(commits: number): void;
 }
 
@@ -146,6 +147,7 @@ export class Seam {
     const own = this.#byOutlet.get(outlet);
     own?.delete(subscription);
     if (own?.size === 0) this.#byOutlet.delete(outlet);
+    this.#port.onEnded?.(subscription);
   }
 
   disconnect(outlet: Outlet): void {
