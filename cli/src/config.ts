@@ -13,7 +13,12 @@ export const programFile = fileURLToPath(new URL("./main.js", import.meta.url));
 /** The example workflows of a checkout, built. They are not part of the published package. */
 const examplesFile = fileURLToPath(new URL("../../examples/dist/workflows.js", import.meta.url));
 
-const defaults = { host: "127.0.0.1", port: 8001, data: "./.millrace", url: "http://127.0.0.1:8001" } as const;
+const defaults = {
+  host: "127.0.0.1",
+  port: 8001,
+  data: "./.millrace",
+  url: "http://127.0.0.1:8001",
+} as const;
 
 /** Options of `dev` and `serve` as they are given. */
 export interface ServerOptions {
@@ -26,12 +31,15 @@ export interface ServerOptions {
   readonly examples?: boolean;
   readonly split?: boolean;
   readonly parts?: string;
+  readonly supervised?: boolean;
   readonly json?: boolean;
 }
 
 export interface ServerConfig {
   readonly parts: readonly PartName[];
   readonly split: boolean;
+  /** This process is a part of a `--split` server and ends with its supervisor. */
+  readonly supervised: boolean;
   readonly dataDir: string;
   readonly host: string;
   /** 0: a free one. */
@@ -47,7 +55,11 @@ export interface ServerConfig {
 }
 
 /** Throws `invalid_request` or `invalid_id`, which name the option. */
-export function readServerConfig(command: "dev" | "serve", options: ServerOptions, env: Environment): ServerConfig {
+export function readServerConfig(
+  command: "dev" | "serve",
+  options: ServerOptions,
+  env: Environment,
+): ServerConfig {
   const external = given(env["MILLRACE_NATS_URL"]) !== undefined;
   if (command === "serve" && !external && options.data === undefined) {
     throw new MillraceError(
@@ -56,18 +68,30 @@ export function readServerConfig(command: "dev" | "serve", options: ServerOption
         "or give --data DIR to run an embedded broker on that folder.",
     );
   }
+  const parts = options.parts === undefined ? partNames : parseParts(options.parts);
+  const hostsNothing = options.workflows === undefined && options.examples !== true;
+  if (command === "serve" && options.parts !== undefined && parts.includes("engine") && hostsNothing) {
+    throw new MillraceError(
+      "invalid_request",
+      "serve --parts engine has nothing to host: give the modules that export its workflows with --workflows FILE...",
+    );
+  }
   const namespace = options.namespace ?? given(env["MILLRACE_NAMESPACE"]) ?? "default";
   assertNamespace(namespace);
   const examples = options.examples === true;
   return {
-    parts: options.parts === undefined ? partNames : parseParts(options.parts),
+    parts,
     split: options.split === true,
+    supervised: options.supervised === true,
     dataDir: resolve(options.data ?? defaults.data),
     host: options.host ?? given(env["MILLRACE_HOST"]) ?? defaults.host,
     port: readPort(options.port, env),
     durability: external ? null : readDurability(options.durability),
     namespace,
-    workflowFiles: [...(examples ? [examplesFile] : []), ...(options.workflows ?? []).map((file) => resolve(file))],
+    workflowFiles: [
+      ...(examples ? [examplesFile] : []),
+      ...(options.workflows ?? []).map((file) => resolve(file)),
+    ],
     examples,
     json: options.json === true,
     environment: env,

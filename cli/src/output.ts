@@ -3,11 +3,11 @@ export interface Output {
   /** One JSON value or NDJSON on standard output instead of text for people. */
   readonly json: boolean;
   /** One line of text for people; nothing with `json`. */
-  text(line: string): void;
+  readonly text: (line: string) => void;
   /** One JSON value on a line of its own; nothing without `json`. */
-  value(value: unknown): void;
+  readonly value: (value: unknown) => void;
   /** To standard error, in both modes. */
-  talk(line: string): void;
+  readonly talk: (line: string) => void;
 }
 
 export function createOutput(json: boolean): Output {

@@ -1,12 +1,6 @@
 import { readFileSync } from "node:fs";
-import { Command } from "commander";
-import {
-  processEnvironment,
-  readLogLevel,
-  readServerConfig,
-  readUrl,
-  type ServerOptions,
-} from "./config.ts";
+import { Command, Option } from "commander";
+import { processEnvironment, readLogLevel, readServerConfig, readUrl, type ServerOptions } from "./config.ts";
 import { exitCodeMeanings, exitCodes, type ExitCode } from "./core/exit-code.ts";
 import type { HistoryCommandOptions } from "./commands/history.ts";
 import type { ListCommandOptions } from "./commands/list.ts";
@@ -41,11 +35,17 @@ export function createProgram(finish: (code: ExitCode) => void): Command {
   serverOptions(program.command("serve"))
     .description("run parts for production, on the broker at MILLRACE_NATS_URL or on an own one with --data")
     .option("--parts <names>", "of engine,projector,stream-server (default: all)")
+    .addOption(new Option("--supervised").hideHelp())
     .action((options: ServerOptions) => runServerCommand("serve", options, finish));
 
   const clientCommand = <Options extends object>(
     command: Command,
-    run: (api: ServerApi, output: Output, options: Options & ClientOptions, args: readonly unknown[]) => Promise<ExitCode | undefined>,
+    run: (
+      api: ServerApi,
+      output: Output,
+      options: Options & ClientOptions,
+      args: readonly unknown[],
+    ) => Promise<ExitCode | undefined>,
   ): Command =>
     command
       .option("--url <url>", "address of the stream server (MILLRACE_URL; default http://127.0.0.1:8001)")
@@ -67,7 +67,8 @@ export function createProgram(finish: (code: ExitCode) => void): Command {
       .option("--steps <names>", "planned steps, separated by commas")
       .option("--allow-unregistered", "accept a type that no worker has registered")
       .option("--wait", "wait for the end; print the final row"),
-    async (api, output, options, args) => (await import("./commands/start.ts")).start(api, output, String(args[0]), options),
+    async (api, output, options, args) =>
+      (await import("./commands/start.ts")).start(api, output, String(args[0]), options),
   );
   clientCommand<ListCommandOptions>(
     program

@@ -26,9 +26,8 @@ export function reportError(error: unknown, options: ReportOptions): ExitCode {
 /** With the causes, of which there may be a ring. */
 function stackOf(error: unknown): string {
   const stacks: string[] = [];
-  for (let current = error; current !== undefined && stacks.length < 8; ) {
-    stacks.push(current instanceof Error ? (current.stack ?? current.message) : String(current));
-    current = current instanceof Error ? current.cause : undefined;
+  for (let current = error; current instanceof Error && stacks.length < 8; current = current.cause) {
+    stacks.push(current.stack ?? current.message);
   }
   return stacks.join("\ncaused by: ");
 }

@@ -10,9 +10,15 @@
  */
 import { mkdir } from "node:fs/promises";
 import type { EventLogOptions } from "@millrace/event-log";
-import { connectionOptionsFromEnvironment, startBroker, type Broker } from "@millrace/event-log/broker";
+import {
+  connectionOptionsFromEnvironment,
+  lockDataFolder,
+  startBroker,
+  type Broker,
+} from "@millrace/event-log/broker";
 import { MillraceError } from "@millrace/schemas";
 import type { Logger } from "pino";
+import { exitCodes } from "./core/exit-code.ts";
 import { programFile, type ServerConfig } from "./config.ts";
 import { loadWorkflows } from "./load-workflows.ts";
 import type { Output } from "./output.ts";
@@ -35,22 +41,26 @@ interface Reached {
   readonly broker: Pick<EventLogOptions, "servers" | "connection">;
   /** Null: a broker of the user's. */
   readonly embedded: Broker | null;
+  /** Lets go of the broker and of the data folder. */
+  readonly release: () => Promise<void>;
 }
 
 interface Started {
   readonly url: string | null;
   readonly pids: Readonly<Partial<Record<PartName, number>>>;
-  stop(drainMs: number): Promise<void>;
+  readonly stop: (drainMs: number) => Promise<void>;
 }
 
 /** Resolves after everything has drained; rejects with what could not be started, or what failed while it ran. */
 export async function runServer(config: ServerConfig, output: Output, logger: Logger): Promise<void> {
-  const session: Session = { config, output, logger, stop: listenForStop() };
+  const session: Session = { config, output, logger, stop: listenForStop(config.supervised) };
   try {
     await serve(session);
   } catch (error) {
+    if (!config.supervised) throw error;
+    // Whoever supervises says it, once and with the exit code that fits.
     await tellSupervisor(failedMessage(error));
-    throw error;
+    process.exit(exitCodes.failed);
   }
 }
 
@@ -65,17 +75,14 @@ async function serve(session: Session): Promise<void> {
       await leaveRecord(config.dataDir, reached, started);
       await sayReady(session, reached, started);
       request = await stop.requested;
-      output.talk(`Stopping (${request.reason})`);
+      if (!config.supervised) output.talk(`Stopping (${request.reason})`);
     } catch (error) {
       await started.stop(0);
       throw error;
     }
     await started.stop(request.drainMs);
   } finally {
-    if (reached.embedded !== null) {
-      await removeServerRecord(config.dataDir);
-      await reached.embedded.stop();
-    }
+    await reached.release();
   }
   if (request.error !== undefined) throw request.error;
 }
@@ -97,7 +104,14 @@ async function reachBroker({ config, output, stop }: Session): Promise<Reached> 
   const external = connectionOptionsFromEnvironment(config.environment);
   if (external !== undefined) {
     const { servers, ...connection } = external;
-    return { broker: { servers: servers ?? [], connection }, embedded: null };
+    // A supervisor holds the folder for its parts; a stream server alone only reads in it.
+    const writes = !config.supervised && config.parts.includes("projector");
+    const lock = writes ? await lockDataFolder(config.dataDir) : null;
+    return {
+      broker: { servers: servers ?? [], connection },
+      embedded: null,
+      release: async () => lock?.release(),
+    };
   }
   const embedded = await startBroker({
     dataDir: config.dataDir,
@@ -107,7 +121,14 @@ async function reachBroker({ config, output, stop }: Session): Promise<Reached> 
     onRestart: output.talk,
     onFailed: stop.fail,
   });
-  return { broker: { servers: embedded.url }, embedded };
+  return {
+    broker: { servers: embedded.url },
+    embedded,
+    release: async () => {
+      await removeServerRecord(config.dataDir);
+      await embedded.stop();
+    },
+  };
 }
 
 async function startHere({ config, logger, stop }: Session, { broker }: Reached): Promise<Started> {
@@ -127,12 +148,19 @@ async function startHere({ config, logger, stop }: Session, { broker }: Reached)
   return { ...running, pids: Object.fromEntries(parts.map((part) => [part, process.pid])) };
 }
 
-async function startSplit({ config, output, stop }: Session, { embedded }: Reached): Promise<Started> {
+async function startSplit(
+  { config, output, logger, stop }: Session,
+  { embedded }: Reached,
+): Promise<Started> {
   const { namespace, dataDir, host, workflowFiles } = config;
-  const environment =
-    embedded === null ? config.environment : { ...config.environment, MILLRACE_NATS_URL: embedded.url };
+  const environment = {
+    ...config.environment,
+    MILLRACE_LOG: logger.level,
+    ...(embedded === null ? {} : { MILLRACE_NATS_URL: embedded.url }),
+  };
   const supervised = await superviseParts({
-    parts: config.parts,
+    // A process that hosts nothing would only wait.
+    parts: config.parts.filter((part) => part !== "engine" || workflowFiles.length > 0),
     port: config.port,
     environment,
     command: (part, port) => ({
@@ -141,7 +169,19 @@ async function startSplit({ config, output, stop }: Session, { embedded }: Reach
         ...process.execArgv,
         programFile,
         "serve",
-        ...["--parts", part, "--data", dataDir, "--namespace", namespace, "--host", host, "--port", String(port)],
+        "--supervised",
+        ...[
+          "--parts",
+          part,
+          "--data",
+          dataDir,
+          "--namespace",
+          namespace,
+          "--host",
+          host,
+          "--port",
+          String(port),
+        ],
         ...(part === "engine" && workflowFiles.length > 0 ? ["--workflows", ...workflowFiles] : []),
       ],
     }),
@@ -165,7 +205,11 @@ async function leaveRecord(dataDir: string, { embedded }: Reached, { url }: Star
   await writeServerRecord(dataDir, { pid: process.pid, url, natsUrl, durability, startedAt });
 }
 
-async function sayReady({ config, output }: Session, { broker, embedded }: Reached, started: Started): Promise<void> {
+async function sayReady(
+  { config, output }: Session,
+  { broker, embedded }: Reached,
+  started: Started,
+): Promise<void> {
   const ready: Ready = {
     url: started.url,
     natsUrl: embedded?.url ?? shownServers(broker.servers),
@@ -177,7 +221,7 @@ async function sayReady({ config, output }: Session, { broker, embedded }: Reach
     pid: process.pid,
     examples: config.examples,
   };
-  if (process.connected) return tellSupervisor({ kind: "ready", url: ready.url });
+  if (config.supervised) return tellSupervisor({ kind: "ready", url: ready.url });
   output.text(readyLine(ready));
   output.value(readyValue(ready));
 }

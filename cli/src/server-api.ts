@@ -60,8 +60,16 @@ function parse(text: string): unknown {
 
 function refusal(attempt: string, status: number, answer: unknown, text: string): MillraceError {
   if (typeof answer === "object" && answer !== null && "code" in answer && typeof answer.code === "string") {
-    const { type: _type, title, status: _status, detail, code, ...details } = answer as Record<string, unknown>;
-    return new MillraceError(errorCodeOf(code), String(detail ?? title ?? attempt), { details });
+    const {
+      type: _type,
+      title: _title,
+      status: _status,
+      detail,
+      code,
+      ...details
+    } = answer as Record<string, unknown>;
+    const message = typeof detail === "string" ? detail : `${attempt} answered ${status}.`;
+    return new MillraceError(errorCodeOf(code), message, { details });
   }
   return new MillraceError(
     status >= 500 ? "unavailable" : "invalid_request",

@@ -26,7 +26,11 @@ export async function readServerRecord(dataDir: string): Promise<ServerRecord | 
   try {
     return JSON.parse(await readFile(join(dataDir, fileName), "utf8")) as ServerRecord;
   } catch (error) {
-    if (error instanceof SyntaxError || (error instanceof Error && "code" in error && error.code === "ENOENT")) return null;
+    if (
+      error instanceof SyntaxError ||
+      (error instanceof Error && "code" in error && error.code === "ENOENT")
+    )
+      return null;
     throw error;
   }
 }

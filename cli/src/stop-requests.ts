@@ -25,10 +25,11 @@ export interface StopRequest {
 export interface StopRequests {
   readonly requested: Promise<StopRequest>;
   /** A part cannot go on. */
-  fail(error: Error): void;
+  readonly fail: (error: Error) => void;
 }
 
-export function listenForStop(): StopRequests {
+/** `supervised`: this process was started with a channel to a supervisor. */
+export function listenForStop(supervised: boolean): StopRequests {
   let request: (request: StopRequest) => void = () => undefined;
   const requested = new Promise<StopRequest>((resolve) => {
     request = resolve;
@@ -41,7 +42,9 @@ export function listenForStop(): StopRequests {
       request({ reason: name, drainMs });
     });
   }
-  if (process.connected) {
+  if (supervised) {
+    // It was killed while this process loaded its code: nobody would ever tell us.
+    if (!process.connected) process.exit(1);
     process.on("message", (message: DrainMessage) => {
       request({ reason: "drained by the supervisor", drainMs: message.drainMs });
     });

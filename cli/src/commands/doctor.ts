@@ -31,8 +31,8 @@ export async function doctor(api: ServerApi, output: Output, config: ServerConfi
     }
   };
   await look("node", checkNode);
-  await look("uWebSockets.js", () => checkModule("serves HTTP and WebSocket", () => import("@millrace/stream-server")));
-  await look("better-sqlite3", () => checkModule("stores the projection", () => import("@millrace/projector")));
+  await look("uWebSockets.js", checkStreamServer);
+  await look("better-sqlite3", () => checkProjection(config));
   await look("data folder", () => checkDataFolder(config));
   await look("broker", () => checkBroker(config));
   await look("event log", () => checkLog(config));
@@ -57,13 +57,28 @@ async function checkNode(): Promise<Omit<Check, "name">[]> {
 }
 
 function glibcVersion(): string | null {
-  const { header } = process.report.getReport() as { readonly header?: { readonly glibcVersionRuntime?: string } };
+  const { header } = process.report.getReport() as {
+    readonly header?: { readonly glibcVersionRuntime?: string };
+  };
   return header?.glibcVersionRuntime ?? null;
 }
 
-async function checkModule(purpose: string, load: () => Promise<unknown>): Promise<Omit<Check, "name">[]> {
-  await load();
-  return [{ status: "ok", found: `loads here (${purpose})` }];
+async function checkStreamServer(): Promise<Omit<Check, "name">[]> {
+  const { loadUws } = await import("@millrace/stream-server");
+  await loadUws();
+  return [{ status: "ok", found: "loads here (serves HTTP and WebSocket)" }];
+}
+
+async function checkProjection({ dataDir, namespace }: ServerConfig): Promise<Omit<Check, "name">[]> {
+  const { openProjection } = await import("@millrace/projector");
+  const path = projectionFile(dataDir, namespace);
+  const projection = openProjection({ path });
+  try {
+    const { sequence } = projection.checkpoint();
+    return [{ status: "ok", found: sequence === 0 ? "is installed; no projection yet" : `reads ${path}` }];
+  } finally {
+    projection.close();
+  }
 }
 
 async function checkDataFolder({ dataDir }: ServerConfig): Promise<Omit<Check, "name">[]> {
@@ -71,32 +86,54 @@ async function checkDataFolder({ dataDir }: ServerConfig): Promise<Omit<Check, "
     await stat(dataDir);
   } catch (error) {
     if (!(error instanceof Error && "code" in error && error.code === "ENOENT")) throw error;
-    return [{ status: "warn", found: `${dataDir} is not there yet`, next: "It is made by the first: millrace dev" }];
+    return [
+      { status: "warn", found: `${dataDir} is not there yet`, next: "It is made by the first: millrace dev" },
+    ];
   }
   try {
     await access(dataDir, constants.W_OK);
   } catch (error) {
     const reason = error instanceof Error ? error.message : String(error);
     return [
-      { status: "fail", found: `${dataDir} is not writable (${reason})`, next: "Correct its permissions, or use another one with --data." },
+      {
+        status: "fail",
+        found: `${dataDir} is not writable (${reason})`,
+        next: "Correct its permissions, or use another one with --data.",
+      },
     ];
   }
   const record = await readServerRecord(dataDir);
   if (record === null) return [{ status: "ok", found: `${dataDir} is writable, no server uses it` }];
-  if (isAlive(record.pid)) return [{ status: "ok", found: `${dataDir} is in use by process ${record.pid} since ${record.startedAt}` }];
-  return [{ status: "ok", found: `${dataDir} is writable; the server that used it (process ${record.pid}) was killed` }];
+  if (isAlive(record.pid))
+    return [
+      { status: "ok", found: `${dataDir} is in use by process ${record.pid} since ${record.startedAt}` },
+    ];
+  return [
+    {
+      status: "ok",
+      found: `${dataDir} is writable; the server that used it (process ${record.pid}) was killed`,
+    },
+  ];
 }
 
 async function checkBroker(config: ServerConfig): Promise<Omit<Check, "name">[]> {
-  const { connectionOptionsFromEnvironment, findBroker, requiredBrokerVersion } = await import("@millrace/event-log/broker");
+  const { connectionOptionsFromEnvironment, findBroker, requiredBrokerVersion } =
+    await import("@millrace/event-log/broker");
   const external = connectionOptionsFromEnvironment(config.environment);
   if (external !== undefined) {
     const servers = [external.servers ?? []].flat().join(", ");
-    return [{ status: "ok", found: `yours at ${servers} (MILLRACE_NATS_URL); durability as configured there` }];
+    return [
+      { status: "ok", found: `yours at ${servers} (MILLRACE_NATS_URL); durability as configured there` },
+    ];
   }
   try {
     const { version, path, source } = await findBroker({ env: config.environment, fetch: false });
-    return [{ status: "ok", found: `nats-server ${version} at ${path} (${source}; required is ${requiredBrokerVersion})` }];
+    return [
+      {
+        status: "ok",
+        found: `nats-server ${version} at ${path} (${source}; required is ${requiredBrokerVersion})`,
+      },
+    ];
   } catch (error) {
     if (!isMillraceError(error, "broker_not_found")) throw error;
     const given = config.environment["MILLRACE_NATS_SERVER"];
@@ -117,11 +154,22 @@ async function checkLog(config: ServerConfig): Promise<Omit<Check, "name">[]> {
   const record = external === undefined ? await readServerRecord(config.dataDir).catch(() => null) : null;
   const servers = external?.servers ?? (record !== null && isAlive(record.pid) ? record.natsUrl : undefined);
   if (servers === undefined) {
-    return [{ status: "warn", found: "not looked at: no broker runs on the data folder", next: "Start one with: millrace dev" }];
+    return [
+      {
+        status: "warn",
+        found: "not looked at: no broker runs on the data folder",
+        next: "Start one with: millrace dev",
+      },
+    ];
   }
   const { openEventLog } = await import("@millrace/event-log");
   const { servers: _servers, ...connection } = external ?? {};
-  const log = await openEventLog({ servers, connection, namespace: config.namespace, name: "millrace doctor" });
+  const log = await openEventLog({
+    servers,
+    connection,
+    namespace: config.namespace,
+    name: "millrace doctor",
+  });
   try {
     const info = await log.info();
     const durability = record?.durability ?? "external";

@@ -10,7 +10,12 @@ export interface HistoryCommandOptions {
 }
 
 /** A run's events, oldest first: a line each, or with `--json` NDJSON of `{sequence, index, type, at, data}`. */
-export async function history(api: ServerApi, output: Output, id: string, options: HistoryCommandOptions): Promise<void> {
+export async function history(
+  api: ServerApi,
+  output: Output,
+  id: string,
+  options: HistoryCommandOptions,
+): Promise<void> {
   const limit = options.limit === undefined ? undefined : readLimit(options.limit);
   const { after } = options;
   const range = { ...(after === undefined ? {} : { after }), ...(limit === undefined ? {} : { limit }) };
@@ -22,5 +27,8 @@ export async function history(api: ServerApi, output: Output, id: string, option
 
 function readLimit(text: string): number {
   if (/^[1-9][0-9]{0,8}$/.test(text)) return Number(text);
-  throw new MillraceError("invalid_request", `--limit ${JSON.stringify(text)} is not a count: expected 1 or more.`);
+  throw new MillraceError(
+    "invalid_request",
+    `--limit ${JSON.stringify(text)} is not a count: expected 1 or more.`,
+  );
 }

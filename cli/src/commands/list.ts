@@ -16,11 +16,22 @@ export async function list(api: ServerApi, output: Output, options: ListCommandO
   const page = (await api.get("/v1/workflows", { type, status, limit, after })) as Page<WorkflowRow>;
   output.value(page);
   if (output.json) return;
-  if (page.items.length === 0) return output.talk(`No runs${type === undefined ? "" : ` of type ${type}`} at ${api.url}`);
-  const table = new Table({ head: ["id", "type", "status", "step", "message", "updated"], style: { head: [], border: [] } });
+  if (page.items.length === 0)
+    return output.talk(`No runs${type === undefined ? "" : ` of type ${type}`} at ${api.url}`);
+  const table = new Table({
+    head: ["id", "type", "status", "step", "message", "updated"],
+    style: { head: [], border: [] },
+  });
   for (const row of page.items) {
     const { id, currentStep, totalSteps, message, updatedAt } = row;
-    table.push([id, `${row.type} v${row.version}`, row.status, `${currentStep}/${totalSteps}`, message.slice(0, 60), updatedAt]);
+    table.push([
+      id,
+      `${row.type} v${row.version}`,
+      row.status,
+      `${currentStep}/${totalSteps}`,
+      message.slice(0, 60),
+      updatedAt,
+    ]);
   }
   output.text(table.toString());
   if (page.next !== null) output.talk(`There are more: millrace list --after ${page.next}`);

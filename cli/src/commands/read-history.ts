@@ -11,7 +11,11 @@ export interface HistoryRange {
 }
 
 /** A run's events in order, read page by page. */
-export async function* readHistory(api: ServerApi, id: string, range: HistoryRange = {}): AsyncGenerator<EventRow> {
+export async function* readHistory(
+  api: ServerApi,
+  id: string,
+  range: HistoryRange = {},
+): AsyncGenerator<EventRow> {
   let { after } = range;
   let left = range.limit ?? Number.POSITIVE_INFINITY;
   while (left > 0) {

@@ -18,20 +18,30 @@ const valueCharsMax = 2_000;
 const cellCharsMax = 60;
 
 /** A run with its steps and, when it stands still, why. With `--json` the row and `whyNotMoving` beside its fields. */
-export async function show(api: ServerApi, output: Output, id: string, options: { readonly min?: string }): Promise<void> {
+export async function show(
+  api: ServerApi,
+  output: Output,
+  id: string,
+  options: { readonly min?: string },
+): Promise<void> {
   const { min } = options;
   const row = (await api.get(`/v1/workflows/${encodeURIComponent(id)}`, { min })) as WorkflowRow;
   const why = isFinalRow(row) ? null : whyNotMoving(await foldHistory(api, row), Date.now());
   output.value({ ...row, whyNotMoving: why });
   if (output.json) return;
-  output.text(`${row.id}  ${row.type} v${row.version}  ${row.status}  step ${row.currentStep}/${row.totalSteps}`);
+  output.text(
+    `${row.id}  ${row.type} v${row.version}  ${row.status}  step ${row.currentStep}/${row.totalSteps}`,
+  );
   output.text(`message   ${row.message}`);
   if (why !== null) output.text(`not moving: ${why}`);
-  output.text(`started   ${row.startedAt}   updated ${row.updatedAt}${row.closedAt === null ? "" : `   closed ${row.closedAt}`}`);
+  output.text(
+    `started   ${row.startedAt}   updated ${row.updatedAt}${row.closedAt === null ? "" : `   closed ${row.closedAt}`}`,
+  );
   output.text(`sequence  ${row.sequence}`);
   output.text(`input     ${cut(row.input, valueCharsMax)}`);
   if (row.output !== null) output.text(`output    ${cut(row.output, valueCharsMax)}`);
-  if (row.error !== null) output.text(`error     ${row.error.code ?? row.error.name ?? "error"}: ${row.error.message}`);
+  if (row.error !== null)
+    output.text(`error     ${row.error.code ?? row.error.name ?? "error"}: ${row.error.message}`);
   for (const [key, value] of Object.entries(row.attributes)) output.text(`attribute ${key}=${value}`);
   if (row.steps.length > 0) output.text(stepTable(row));
 }
@@ -42,7 +52,8 @@ function stepTable(row: WorkflowRow): string {
     style: { head: [], border: [] },
   });
   for (const step of row.steps) {
-    const outcome = step.error === null ? cut(step.output, cellCharsMax) : cut(step.error.message, cellCharsMax);
+    const outcome =
+      step.error === null ? cut(step.output, cellCharsMax) : cut(step.error.message, cellCharsMax);
     table.push([
       stepKey(step.name, step.occurrence),
       step.status,

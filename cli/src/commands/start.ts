@@ -31,7 +31,10 @@ export async function start(
     ...(options.steps === undefined ? {} : { steps: splitSteps(options.steps) }),
     ...(options.allowUnregistered === true ? { allowUnregistered: true } : {}),
   };
-  const started = (await api.post("/v1/workflows", body)) as { readonly id: string; readonly sequence: number };
+  const started = (await api.post("/v1/workflows", body)) as {
+    readonly id: string;
+    readonly sequence: number;
+  };
   if (options.wait !== true) {
     output.value(started);
     output.text(`${started.id}  sequence ${started.sequence}`);
@@ -56,7 +59,9 @@ async function closed(api: ServerApi, id: string): Promise<WorkflowRow> {
   } finally {
     client.close();
   }
-  const row = (await api.get(`/v1/workflows/${encodeURIComponent(id)}`, { min: String(sequence) })) as WorkflowRow;
+  const row = (await api.get(`/v1/workflows/${encodeURIComponent(id)}`, {
+    min: String(sequence),
+  })) as WorkflowRow;
   if (isFinalRow(row)) return row;
   throw new MillraceError(
     "unavailable",

@@ -47,9 +47,11 @@ export async function watch(
       if (!output.json) for (const line of linesOf(item)) output.text(line);
     }
   } finally {
-    const { cursor } = items;
     client.close();
-    if (cursor !== null) output.talk(`cursor ${cursor} (go on with: millrace watch --from ${cursor})`);
+    // A position that the server refused is none to go on from.
+    if (items.cursor !== null && items.cursor !== given.from) {
+      output.talk(`cursor ${items.cursor} (go on with: --from ${items.cursor})`);
+    }
   }
 }
 
@@ -68,7 +70,12 @@ function linesOf(item: StreamItem): string[] {
 
 function rowLine(row: WorkflowRow): string {
   const { id, status, currentStep, totalSteps, message } = row;
-  return eventLine(String(row.sequence), row.updatedAt, `${id} ${status} ${currentStep}/${totalSteps}`, message);
+  return eventLine(
+    String(row.sequence),
+    row.updatedAt,
+    `${id} ${status} ${currentStep}/${totalSteps}`,
+    message,
+  );
 }
 
 function readFilter(ids: readonly string[], { type, event }: WatchCommandOptions): Filter {
@@ -82,11 +89,17 @@ function readFilter(ids: readonly string[], { type, event }: WatchCommandOptions
 function readShape(text: string | undefined): "events" | "state" {
   if (text === undefined || text === "events") return "events";
   if (text === "state") return "state";
-  throw new MillraceError("invalid_request", `--shape ${JSON.stringify(text)} is not one: expected events or state.`);
+  throw new MillraceError(
+    "invalid_request",
+    `--shape ${JSON.stringify(text)} is not one: expected events or state.`,
+  );
 }
 
 function readUntil(text: string | undefined): Pick<WatchOptions, "until"> {
   if (text === undefined) return {};
   if (text === "closed") return { until: "closed" };
-  throw new MillraceError("invalid_request", `--until ${JSON.stringify(text)} is not an end: expected closed.`);
+  throw new MillraceError(
+    "invalid_request",
+    `--until ${JSON.stringify(text)} is not an end: expected closed.`,
+  );
 }

@@ -96,7 +96,10 @@ export const exitCodeMeanings: readonly (readonly [code: string, meaning: string
   ["3", "not found: no such run, or nobody has registered the workflow type"],
   ["4", "refused: the id is taken by a different start, the run is closed, the cursor cannot be resumed"],
   ["5", "unavailable: no server at the address, or it is overloaded or draining; try again"],
-  ["6", "cannot run here: port or data folder in use, no broker, native module does not load; doctor: a check failed"],
+  [
+    "6",
+    "cannot run here: port or data folder in use, no broker, native module does not load; doctor: a check failed",
+  ],
   ["7", "start --wait: the run ended as failed, cancelled, terminated or timed_out"],
   ["129, 130, 143", "ended hard by a second SIGHUP, SIGINT, SIGTERM"],
 ];

@@ -52,7 +52,8 @@ function whyCodeRun(state: RunState, now: number): string | null {
   if (state.cancelRequested !== null) {
     return `${silent} after a cancel was requested: its code does not end on ctx.signal, or ${host}`;
   }
-  if (earliest !== undefined) return `step ${label(earliest)} is due since ${isoTime(due)}, ${silent}: it runs, or ${host}`;
+  if (earliest !== undefined)
+    return `step ${label(earliest)} is due since ${isoTime(due)}, ${silent}: it runs, or ${host}`;
   return state.sequence === state.startedSequence
     ? `nobody has recorded anything since its start, ${silent}: ${host}, or its first step still runs`
     : `${silent}: a step runs (it is recorded when it ends), or ${host}`;

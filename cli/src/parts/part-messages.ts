@@ -4,7 +4,12 @@ import { errorCodeOf, isMillraceError, MillraceError } from "@millrace/schemas";
 export type PartMessage =
   | { readonly kind: "ready"; readonly url: string | null }
   /** The last word of a part that cannot start or go on. */
-  | { readonly kind: "failed"; readonly code: string; readonly message: string; readonly details: Readonly<Record<string, unknown>> };
+  | {
+      readonly kind: "failed";
+      readonly code: string;
+      readonly message: string;
+      readonly details: Readonly<Record<string, unknown>>;
+    };
 
 /** Ends in order. The end of the channel itself means that the supervisor is gone: end soon. */
 export interface DrainMessage {

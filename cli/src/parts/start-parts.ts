@@ -34,7 +34,7 @@ export interface RunningParts {
   /** Address of the stream server; null when it is not among the parts. */
   readonly url: string | null;
   /** `drainMs`: how long running steps may take to end. Idempotent. */
-  stop(drainMs: number): Promise<void>;
+  readonly stop: (drainMs: number) => Promise<void>;
 }
 
 interface Context {

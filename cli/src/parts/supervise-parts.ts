@@ -21,7 +21,10 @@ import { stopOrder, type PartName } from "./part-name.ts";
 export interface SuperviseOptions {
   readonly parts: readonly PartName[];
   /** What starts one part on a port; its channel is the fourth descriptor. */
-  readonly command: (part: PartName, port: number) => { readonly file: string; readonly args: readonly string[] };
+  readonly command: (
+    part: PartName,
+    port: number,
+  ) => { readonly file: string; readonly args: readonly string[] };
   readonly environment: Readonly<Record<string, string | undefined>>;
   readonly port: number;
   readonly onRestarted: (part: PartName, pid: number, reason: string) => void;
@@ -32,9 +35,9 @@ export interface SuperviseOptions {
 export interface SupervisedParts {
   readonly url: string | null;
   /** The present process of each part. */
-  pids(): Readonly<Partial<Record<PartName, number>>>;
+  readonly pids: () => Readonly<Partial<Record<PartName, number>>>;
   /** Drains the parts in order; `drainMs` is how long running steps may take. Idempotent. */
-  stop(drainMs: number): Promise<void>;
+  readonly stop: (drainMs: number) => Promise<void>;
 }
 
 /** From SIGKILL on a part that does not drain: its own time, and a margin for what comes after the steps. */
@@ -51,6 +54,7 @@ export async function superviseParts(options: SuperviseOptions): Promise<Supervi
   const stop = (drainMs: number): Promise<void> => (stopping ??= stopAll(drainMs));
   let url: string | null = null;
   try {
+    // One after the other, in start order: each relies on those before it.
     for (const name of options.parts) {
       const part = new SupervisedPart(name, options);
       parts.push(part);
@@ -185,20 +189,18 @@ class PartProcess {
         end(signal === null ? `exit code ${code}` : `signal ${signal}`);
       });
     });
-    this.ready = new Promise((resolve, reject) => {
-      const timer = setTimeout(() => child.kill("SIGKILL"), readyTimeoutMs);
+    const said = new Promise<string | null>((resolve) => {
       child.on("message", (message: PartMessage) => {
-        if (message.kind === "failed") {
-          error = errorOf(message);
-          return;
-        }
-        clearTimeout(timer);
-        resolve(message.url);
+        if (message.kind === "failed") error = errorOf(message);
+        else resolve(message.url);
       });
-      void this.ended.then((end) => {
-        clearTimeout(timer);
-        reject(end.error ?? new MillraceError("internal", `Part ${name} did not start: ${end.reason}.`));
-      });
+    });
+    const endedFirst = this.ended.then((end): never => {
+      throw end.error ?? new MillraceError("internal", `Part ${name} did not start: ${end.reason}.`);
+    });
+    const timer = setTimeout(() => child.kill("SIGKILL"), readyTimeoutMs);
+    this.ready = Promise.race([said, endedFirst]).finally(() => {
+      clearTimeout(timer);
     });
   }
 
