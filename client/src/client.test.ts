@@ -638,6 +638,43 @@ test("a signal ends the iteration with its reason, unchanged", async () => {
   expect(await failureOf(client.watch({}, { signal: controller.signal }))).toBe(reason);
 });
 
+test("a signal given to the client closes it", async () => {
+  const controller = new AbortController();
+  const { client, server } = await start({ signal: controller.signal });
+  const watch = client.watch({});
+  const connection = await greeted(server);
+  const next = watch.next();
+  controller.abort();
+  expect(await within("the end", next)).toEqual({ done: true, value: undefined });
+  expect((await within("the close", connection.closed)).code).toBe(1000);
+});
+
+test("a token function that fails is asked again with the next connection", async () => {
+  let asked = 0;
+  const token = (): string => {
+    asked += 1;
+    if (asked === 1) throw new Error("no token yet");
+    return `token ${asked}`;
+  };
+  const { client, server } = await start({ token });
+  client.watch({});
+  await within("the close", (await server.connection()).closed);
+  const connection = await server.connection();
+  expect(await connection.greet()).toMatchObject({ token: "token 2" });
+});
+
+test("a final error does not spoil the client: a later watch connects anew", async () => {
+  const { client, server } = await start();
+  const refused = client.watch({});
+  (await server.connection()).close(closeCodes.unauthenticated);
+  await failureOf(refused);
+  const watch = client.watch({}, { from: "9f3a.1" });
+  const connection = await greeted(server);
+  const sub = await connection.accept();
+  connection.send(ev(sub.i, 1, 2, [2]));
+  expect((await take(1, watch)).map((item) => item.sequence)).toEqual([2]);
+});
+
 test("closing the client ends every subscription without an error", async () => {
   const { client, server } = await start();
   const watch = client.watch({});

@@ -177,6 +177,9 @@ function readRules(options: ClientOptions): ConnectionRules {
  * A client of the live stream: one socket for any number of subscriptions, opened with the first and closed after
  * the last. It reconnects and resumes by itself; a cursor kept by the caller resumes across restarts too.
  *
+ * What is final (wrong token, protocol version, a limit) ends the present subscriptions with an error and is not
+ * tried again; a subscription made after that connects anew.
+ *
  * Throws `invalid_request` when there is no WebSocket in this runtime or `url` is no address.
  *
  * @example

@@ -63,6 +63,8 @@ interface Wire {
 /** A server that asks for a longer wait is wrong; one that asks for none would be asked in a tight loop. */
 const refusedRetryMinMs = 100;
 const refusedRetryMaxMs = 60_000;
+/** `setTimeout` takes a longer delay for none at all. */
+const timerDelayMaxMs = 2 ** 31 - 1;
 /** Browsers refuse a longer close reason (123 bytes) by throwing. */
 const closeReasonMax = 100;
 
@@ -403,13 +405,13 @@ export class StreamConnection implements StreamLink {
     for (const { wakeAt: wanted } of this.#subscriptions) {
       if (wanted !== null && (at === null || wanted < at)) at = wanted;
     }
-    // An alarm that comes early is harmless and saves arming anew with every frame.
+    // An alarm that comes early is harmless, and saves arming anew with every frame.
     if (this.#armedFor !== null && at !== null && this.#armedFor <= at) return;
     this.#disarm?.();
     this.#disarm = undefined;
     this.#armedFor = at;
     if (at === null) return;
-    const delayMs = Math.max(0, at - this.#options.now());
+    const delayMs = Math.min(Math.max(0, at - this.#options.now()), timerDelayMaxMs);
     this.#disarm = this.#options.timer(() => this.#tick(), delayMs);
   }
 

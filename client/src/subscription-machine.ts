@@ -11,8 +11,8 @@
  * I4 A cursor that the server refuses ends the subscription, or restarts it with a notice; never silently.
  * I5 After `ended` nothing happens any more.
  *
- * Tested by the table in `subscription-machine.test.ts`, by random frames in `subscription-machine.prop.test.ts`
- * and with cuts, losses and repeats in `client.sim.test.ts`.
+ * Tested with random frames in `subscription-machine.prop.test.ts`, with cuts, losses and repeats in
+ * `client.sim.test.ts`, and over real sockets in `client.test.ts`.
  */
 import {
   errorCodeOf,
@@ -165,9 +165,9 @@ function accept(state: StateAt<"asked">, event: EventOf<"subbed">): Subscription
   if (event.mode === "snapshot") return step({ at: "snapshot", mark, held: null, pages: 0 });
   const position = mark.position ?? { epoch: mark.epoch, sequence: event.s };
   const next = mark.position === null ? moved(mark, position) : mark;
-  const state2: SubscriptionState =
+  const accepted: SubscriptionState =
     event.mode === "live" ? { at: "live", mark: next } : { at: "catching-up", mark: next, stale: false };
-  return mark.position === null ? step(state2, { do: "advance", position }) : step(state2);
+  return mark.position === null ? step(accepted, { do: "advance", position }) : step(accepted);
 }
 
 function page(rows: readonly WorkflowRow[], pages: number, end: Cursor | null): SubscriptionEffect {

@@ -1,5 +1,13 @@
 import { expectTypeOf, test } from "vitest";
-import type { Client, EventItem, RestartItem, SnapshotItem, StateItem } from "./index.ts";
+import type { WebSocket as WsWebSocket } from "ws";
+import type {
+  Client,
+  EventItem,
+  RestartItem,
+  SnapshotItem,
+  StateItem,
+  WebSocketConstructor,
+} from "./index.ts";
 
 declare const client: Client;
 
@@ -27,4 +35,9 @@ test("an event's data follows from its type", () => {
   type Completed = Extract<EventItem, { type: "StepCompleted" }>;
   expectTypeOf<Completed["data"]["attempt"]>().toEqualTypeOf<number>();
   expectTypeOf<Completed["cursor"]>().toEqualTypeOf<string>();
+});
+
+test("the WebSockets of browsers and of the ws package fit", () => {
+  expectTypeOf<typeof globalThis.WebSocket>().toExtend<WebSocketConstructor>();
+  expectTypeOf<typeof WsWebSocket>().toExtend<WebSocketConstructor>();
 });

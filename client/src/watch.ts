@@ -34,11 +34,11 @@ export class Watch<Item> implements AsyncIterableIterator<Item, undefined> {
     const taking = this.#subscription.queue.take();
     this.#subscription.eased();
     const taken = await taking;
-    if (taken === "done") {
+    if (taken === "done" || "error" in taken) {
       this.#signal?.removeEventListener("abort", this.#abort);
+      if (taken !== "done") throw taken.error;
       return { done: true, value: undefined };
     }
-    if ("error" in taken) throw taken.error;
     // Which kinds of item can come follows from the options that gave `Item` (`WatchItem`).
     return { done: false, value: taken.item as StreamItem & Item };
   }
