@@ -12,6 +12,8 @@ const step = {
 const attempt = { ...step, attempt: fc.integer({ min: 1, max: 4 }) };
 const error = fc.record({ message: fc.string(), code: fc.string() }, { requiredKeys: ["message"] });
 const operator = fc.record({ reason: fc.string(), by: fc.string() }, { requiredKeys: [] });
+/** As a commit is read: without -0, which JSON does not keep. */
+const json = fc.json().map((text) => JSON.parse(JSON.stringify(JSON.parse(text))) as unknown);
 const small = fc.integer({ min: 0, max: 9 });
 
 /** One arbitrary for each event type: a new type does not compile without one. */
@@ -19,14 +21,14 @@ const data = {
   WorkflowStarted: fc.record(
     {
       version: fc.string(),
-      input: fc.jsonValue(),
+      input: json,
       driver: fc.constantFrom("code", "external"),
       plan: fc.array(step.name, { maxLength: 4 }),
       attributes: fc.dictionary(fc.string(), fc.string(), { maxKeys: 2 }),
     },
     { requiredKeys: ["version", "input", "driver"] },
   ),
-  WorkflowCompleted: fc.record({ output: fc.jsonValue() }),
+  WorkflowCompleted: fc.record({ output: json }),
   WorkflowFailed: fc.record({ error }),
   WorkflowCancelRequested: operator,
   WorkflowCancelled: fc.record({ reason: fc.string() }, { requiredKeys: [] }),
@@ -36,7 +38,7 @@ const data = {
     { ...attempt, token: fc.string() },
     { requiredKeys: ["name", "occurrence", "attempt"] },
   ),
-  StepCompleted: fc.record({ ...attempt, output: fc.jsonValue() }),
+  StepCompleted: fc.record({ ...attempt, output: json }),
   StepFailed: fc.record({ ...attempt, error }),
   StepTimedOut: fc.record({ ...attempt, error }),
   StepRetryScheduled: fc.record({ ...attempt, error, nextAttemptAt: small }),
@@ -81,7 +83,11 @@ function fold(
 
 describe("evolve", () => {
   test("the arbitrary makes events that the schemas accept", () => {
-    fc.assert(fc.property(event, (each) => validateEvent(each)));
+    fc.assert(
+      fc.property(event, (each) => {
+        expect(() => validateEvent(each)).not.toThrow();
+      }),
+    );
   });
 
   test("I1: is total: every sequence of events gives a state with a row", () => {
@@ -168,7 +174,7 @@ describe("evolve", () => {
         const { currentStep, totalSteps } = progressOf(state);
         expect(currentStep).toBeLessThanOrEqual(totalSteps);
         expect(totalSteps).toBeGreaterThanOrEqual(state.plan.length);
-        if (state.status === "completed") expect(currentStep).toBe(totalSteps);
+        expect(state.status !== "completed" || currentStep === totalSteps).toBe(true);
       }),
     );
   });

@@ -37,13 +37,13 @@ test("L1, L2, L4: kill -9 under concurrent load: nothing acknowledged is lost, n
     onCommit: ({ sequence, commitId }) => void delivered.push({ sequence, commitId }),
   });
   const acknowledged = new Map<string, number>();
-  let stop = false;
+  const stopping = new AbortController();
   const writers = Array.from({ length: 32 }, async (_, writer) => {
     const log = writer % 2 === 0 ? one : two;
-    for (let run = 0; !stop; run++) {
+    for (let run = 0; !stopping.signal.aborted; run++) {
       const id = `order-${writer}-${run}`;
       let request = startOf(id);
-      for (let commit = 0; commit < 5 && !stop; commit++) {
+      for (let commit = 0; commit < 5 && !stopping.signal.aborted; commit++) {
         const answer = await log.append(request);
         expect(acknowledged.has(request.commitId)).toBe(false);
         acknowledged.set(request.commitId, answer.sequence);
@@ -59,7 +59,7 @@ test("L1, L2, L4: kill -9 under concurrent load: nothing acknowledged is lost, n
   }
   const after = acknowledged.size;
   await vi.waitFor(() => expect(acknowledged.size).toBeGreaterThan(after + 500), deadline);
-  stop = true;
+  stopping.abort();
   await Promise.all(writers);
 
   const { lastSequence } = await reader.info();
@@ -70,7 +70,8 @@ test("L1, L2, L4: kill -9 under concurrent load: nothing acknowledged is lost, n
   );
   expect(stored.size, "a commit is stored twice").toBe(lastSequence);
   // Every append was settled, so what is stored is exactly what was acknowledged, each where it was said to be.
-  expect([...stored].sort()).toEqual([...acknowledged].sort());
+  const bySequence = (a: [string, number], b: [string, number]): number => a[1] - b[1];
+  expect([...stored].sort(bySequence)).toEqual([...acknowledged].sort(bySequence));
 });
 
 test("a store that lost its newest bytes: verify says diverged, the follower reports it and delivers nothing more", async () => {
@@ -112,8 +113,6 @@ test(
   "I2: a stream deleted and made anew while connected is reported, not followed",
   { timeout: 90_000 },
   async () => {
-    const { connect } = await import("nats");
-    const { jetstreamManager } = await import("@nats-io/jetstream");
     const log = await open();
     await log.append(startOf("order-1"));
     const statuses: FollowStatus[] = [];

@@ -89,6 +89,7 @@ export class JetStreamLog implements EventLog {
   #status: LogStatus = "connected";
   #linked = true;
   #closing: Promise<void> | null = null;
+  #resuming: Promise<void> = Promise.resolve();
 
   constructor(parts: JetStreamLogParts) {
     const { connection, manager, namespace, stream } = parts;
@@ -308,6 +309,7 @@ export class JetStreamLog implements EventLog {
     this.#publisher.close(error);
     this.#reader.close(error);
     this.#wake();
+    await this.#resuming;
     await Promise.all([...this.#followers].map((follower) => follower.stop()));
     await Promise.allSettled(appending);
     this.#parts.registry.close();
@@ -331,7 +333,7 @@ export class JetStreamLog implements EventLog {
       } else if (type === "reconnect") {
         this.#linked = true;
         this.#publisher.reconnected();
-        void this.#reconnected();
+        this.#resuming = this.#reconnected();
         this.#wake();
       }
     }
@@ -353,7 +355,7 @@ export class JetStreamLog implements EventLog {
   }
 
   #ended(): void {
-    if (this.#closing === null) void this.close();
+    this.#closing ??= this.#close();
   }
 
   #followerHost(): FollowerHost {

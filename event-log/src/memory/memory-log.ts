@@ -170,12 +170,12 @@ export function createMemoryLog(options: MemoryLogOptions = {}): EventLog {
         throw error;
       }
     },
-    async load(workflowId, options = {}) {
+    async load(workflowId, range = {}) {
       assertWorkflowId(workflowId);
       requireConnected();
       const commits: StoredCommit[] = [];
       for (const sequence of sequencesOf(workflowId, null)) {
-        const commit = sequence > (options.after ?? 0) ? commitAt(sequence) : null;
+        const commit = sequence > (range.after ?? 0) ? commitAt(sequence) : null;
         if (commit !== null) commits.push(commit);
       }
       return commits;
@@ -189,7 +189,7 @@ export function createMemoryLog(options: MemoryLogOptions = {}): EventLog {
       requireConnected();
       return commitAt(sequence);
     },
-    async heads(onHead, options = {}) {
+    async heads(onHead, { types } = {}) {
       requireConnected();
       const end = stream().entries.length;
       const heads = [...stream().byId.values()].map(
@@ -197,15 +197,14 @@ export function createMemoryLog(options: MemoryLogOptions = {}): EventLog {
       );
       await Promise.resolve();
       for (const head of heads) {
-        if (head !== undefined && (options.types === undefined || options.types.includes(head.type)))
-          onHead(head);
+        if (head !== undefined && (types === undefined || types.includes(head.type))) onHead(head);
       }
       return end;
     },
-    async follow(options) {
+    async follow(following) {
       requireConnected();
       requireSame();
-      const follower = followMemory(server, namespace, options, () => followers.delete(follower));
+      const follower = followMemory(server, namespace, following, () => followers.delete(follower));
       followers.add(follower);
       return follower;
     },
