@@ -1,6 +1,8 @@
 /**
  * Subscriptions that wait for the projector. One question for all of them: the lowest sequence that anybody wants.
  *
+ * Tested by `projection-wait.test.ts`.
+ *
  * I1 No polling: the projection pushes; a question that times out is asked again only while somebody waits.
  */
 import type { Projection } from "@millrace/projector";
@@ -12,13 +14,14 @@ const questionMs = 10_000;
 const retryMs = 1_000;
 
 export class ProjectionWait {
-  readonly #projection: Projection;
+  readonly #projection: Pick<Projection, "waitFor">;
   readonly #logger: StreamServerLogger;
   readonly #waiting = new Map<object, { readonly sequence: number; readonly ready: () => void }>();
-  #asking = false;
+  /** The lowest sequence that is being asked for. */
+  #asked: number | null = null;
   #stopped = false;
 
-  constructor(projection: Projection, logger: StreamServerLogger) {
+  constructor(projection: Pick<Projection, "waitFor">, logger: StreamServerLogger) {
     this.#projection = projection;
     this.#logger = logger;
   }
@@ -26,7 +29,7 @@ export class ProjectionWait {
   /** Calls `ready` in a later turn, once the projection has reached the sequence. One wait per key. */
   until(key: object, sequence: number, ready: () => void): void {
     this.#waiting.set(key, { sequence, ready });
-    this.#ask();
+    if (this.#asked === null || sequence < this.#asked) this.#ask();
   }
 
   stop(): void {
@@ -35,30 +38,32 @@ export class ProjectionWait {
   }
 
   #ask(): void {
-    if (this.#asking || this.#stopped || this.#waiting.size === 0) return;
-    this.#asking = true;
+    if (this.#stopped || this.#waiting.size === 0) return;
     let lowest = Infinity;
     for (const { sequence } of this.#waiting.values()) lowest = Math.min(lowest, sequence);
+    this.#asked = lowest;
     this.#projection.waitFor(lowest, questionMs).then(
-      (reached) => this.#wake(reached),
+      (reached) => this.#answered(lowest, reached),
       (error: unknown) => {
         if (isMillraceError(error, "projector_behind")) {
-          this.#wake(0);
+          this.#answered(lowest, 0);
           return;
         }
         this.#logger.warn({ err: error }, "Waiting for the projection failed");
-        setTimeout(() => this.#wake(0), retryMs).unref();
+        setTimeout(() => this.#answered(lowest, 0), retryMs).unref();
       },
     );
   }
 
-  #wake(reached: number): void {
-    this.#asking = false;
+  #answered(asked: number, reached: number): void {
     for (const [key, { sequence, ready }] of this.#waiting) {
       if (sequence > reached) continue;
       this.#waiting.delete(key);
       ready();
     }
+    // A lower question was asked in the meantime: its answer goes on.
+    if (this.#asked !== asked) return;
+    this.#asked = null;
     this.#ask();
   }
 }

@@ -45,6 +45,8 @@ export const streamServerDefaults: StreamServerSettings = {
   helloTimeoutMs: streamDefaults.helloTimeoutMs,
   stuckMs: 60_000,
   bufferedBytesMax: 256 * 1_048_576,
+  // Below the usual limit of 20,000 descriptors, with room for files and HTTP.
+  connectionsMax: 19_000,
   subscriptionsPerSocket: limits.subscriptionsPerSocket,
   snapshotRowsMax: 10_000,
   projectorWaitMs: 2_000,

@@ -48,6 +48,8 @@ export interface HubSettings extends SeamLimits {
   /** Bytes waiting in all sockets together; beyond it the largest are demoted and new subscriptions refused. */
   readonly bufferedBytesMax: number;
   readonly subscriptionsPerSocket: number;
+  /** Open WebSocket connections; one more is refused with 503 `overloaded`. */
+  readonly connectionsMax: number;
   readonly snapshotRowsMax: number;
   /** `min` waits so long for the projector. */
   readonly projectorWaitMs: number;

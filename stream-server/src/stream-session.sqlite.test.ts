@@ -400,6 +400,27 @@ describe("millrace.v1: bad input", () => {
     });
   });
 
+  it("a snapshot of more rows than the limit, and a connection more than the limit", async () => {
+    world = await memoryWorld({ server: { settings: { snapshotRowsMax: 2, connectionsMax: 1 } } });
+    await write(["a", "b", "c"], 0);
+    await world.projection.waitFor(3, 2_000);
+    const client = await world.client();
+    client.subscribe({ i: 1, from: "snapshot" });
+    expect(await client.next("err")).toMatchObject({ i: 1, code: "limit_exceeded", retry: false });
+    await expect(StreamClient.open(world.server.url)).rejects.toThrow("503");
+    client.cut();
+    const deadline = Date.now() + 5_000;
+    for (;;) {
+      const again = await StreamClient.open(world.server.url).catch(() => null);
+      if (again !== null) {
+        again.cut();
+        break;
+      }
+      if (Date.now() > deadline)
+        throw new Error("the place of a client that left is not given to another within 5 s");
+    }
+  });
+
   it("counts what clients report", async () => {
     world = await memoryWorld();
     const client = await world.client();

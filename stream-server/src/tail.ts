@@ -7,8 +7,11 @@
  * I2 A commit that cannot be decoded is counted and told, and matches no filter: its run is quarantined by the
  *    projector too, and one bad commit must not stop the other runs.
  * I3 When the follower ends for a reason that it cannot mend (`failed`), a new one goes on from the same position.
+ *
+ * Tested by `tail.test.ts`.
  */
 import type { EventLog, Follower, FollowStatus, StoredCommit } from "@millrace/event-log";
+import { isMillraceError } from "@millrace/schemas";
 import type { RunCommit } from "./core/run-commit.ts";
 import type { StreamServerLogger } from "./logger.ts";
 
@@ -128,6 +131,10 @@ export class Tail {
       this.#follow().then(
         () => this.#options.onState("live"),
         (error: unknown) => {
+          if (isMillraceError(error, "log_recreated") || isMillraceError(error, "cursor_future")) {
+            this.#options.onState("changed");
+            return;
+          }
           this.#options.logger.warn(
             { err: error, position: this.#position },
             "The log cannot be followed yet",

@@ -114,6 +114,11 @@ export async function listenUws({ uws, hub, route, host, port }: UwsServerOption
         );
         return;
       }
+      const full = refusalOf(hub);
+      if (full !== null) {
+        refuse(res, full);
+        return;
+      }
       upgrade<StreamData>(res, req, context, {}, streamSubprotocol);
     },
     open(ws) {
@@ -145,6 +150,8 @@ export async function listenUws({ uws, hub, route, host, port }: UwsServerOption
       try {
         const workflowId = decodeURIComponent(req.getParameter(0));
         assertWorkflowId(workflowId);
+        const full = refusalOf(hub);
+        if (full !== null) throw full;
         const from = sequenceParam(new URLSearchParams(req.getQuery()), "from") ?? null;
         const offered = req.getHeader("sec-websocket-protocol").split(",")[0]?.trim() ?? "";
         upgrade<UpdatesData>(res, req, context, { workflowId, from }, offered);
@@ -252,6 +259,17 @@ function upgrade<Data>(
     subprotocol,
     req.getHeader("sec-websocket-extensions"),
     context,
+  );
+}
+
+/** Why no more connections are taken; null when they are. */
+function refusalOf({ sessions, settings, draining }: StreamHub): MillraceError | null {
+  if (draining) return new MillraceError("draining", "This server is going away. Connect again.");
+  if (sessions.size < settings.connectionsMax) return null;
+  return new MillraceError(
+    "overloaded",
+    `This server has ${sessions.size} connections, the limit is ${settings.connectionsMax}. Connect again later, or to another one.`,
+    { details: { limit: settings.connectionsMax, actual: sessions.size } },
   );
 }
 
