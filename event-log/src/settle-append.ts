@@ -12,6 +12,7 @@
  *
  * Tested by the conformance suite with faults, for both adapters.
  */
+import { decodeTime } from "ulid";
 import { isMillraceError, MillraceError } from "@millrace/schemas";
 import type { AppendRequest, AppendResult, CommitHead } from "./event-log.ts";
 
@@ -111,7 +112,7 @@ export async function settleAppend(
     if (last.commitId === commitId) return { sequence: last.sequence, recovered: true };
     // The caller may be sending a commit of an earlier, unanswered append again. When the run's last commit is
     // older than the id, ours cannot be below it.
-    if (last.at > ulidTime(commitId) - clockSkewMs) {
+    if (last.at > decodeTime(commitId) - clockSkewMs) {
       const found = await fromLeader(() => transport.find(request, 0, last.sequence));
       if (found !== null) return { sequence: found, recovered: true };
     }
@@ -154,13 +155,4 @@ export async function settleAppend(
       { cause: outcome.error, details: { expected: request.expected, actual } },
     );
   }
-}
-
-const crockford = "0123456789ABCDEFGHJKMNPQRSTVWXYZ";
-
-/** Milliseconds since 1970 in the first ten characters of a ULID. */
-function ulidTime(ulid: string): number {
-  let time = 0;
-  for (const char of ulid.slice(0, 10)) time = time * 32 + crockford.indexOf(char);
-  return time;
 }
