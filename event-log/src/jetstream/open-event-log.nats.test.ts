@@ -146,3 +146,27 @@ test("a log whose broker limit is reached says that it is full", async () => {
   expect(await log.load("order-0"), "a full log loses nothing").toHaveLength(1);
   await log.close();
 });
+
+test("where the log's beginning was archived, a follower is refused or begins with the first commit kept", async () => {
+  const log = await openEventLog({ servers: broker.url, namespace: "archived" });
+  for (let index = 0; index < 10; index++) await log.append(startOf(`order-${index}`));
+  const { created } = await log.info();
+  const commitId = (await log.read(3))?.commitId ?? "";
+  const connection = await connect({ servers: broker.url });
+  await (await jetstreamManager(connection)).streams.purge(logNames("archived").stream, { seq: 6 });
+  await connection.close();
+
+  expect(await log.info()).toMatchObject({ firstSequence: 6, lastSequence: 10 });
+  expect(await log.verify({ sequence: 3, commitId, streamCreated: created })).toBe("expired");
+  await expect(log.follow({ after: 4, onCommit: () => undefined })).rejects.toMatchObject({
+    code: "cursor_expired",
+    details: { after: 4, first: 6 },
+  });
+  for (const after of [0, 5]) {
+    const delivered: number[] = [];
+    const follower = await log.follow({ after, onCommit: ({ sequence }) => void delivered.push(sequence) });
+    await vi.waitFor(() => expect(delivered).toEqual([6, 7, 8, 9, 10]), { timeout: 20_000 });
+    await follower.stop();
+  }
+  await log.close();
+});
