@@ -178,6 +178,11 @@ export class StreamHub {
     return this.#tailState === "changed";
   }
 
+  /** The tail delivers: who stands at the head is live. */
+  get following(): boolean {
+    return this.#tailState === "live";
+  }
+
   /** Null, or why this node should get no traffic. */
   async notReady(projectorLagMax: number): Promise<string | null> {
     if (this.#draining) return "the server is draining";
@@ -312,6 +317,8 @@ export class StreamHub {
         try {
           return this.#encodePage(subscription, page);
         } catch (error) {
+          // What it carries may be ahead of what was sent now.
+          this.#putDown(subscription);
           this.#readFailed(subscription.pos, error);
           return null;
         }

@@ -206,7 +206,7 @@ export class StreamSession implements Session, Outlet {
     const { position, resumed } = admission;
     const subscription = seam.subscribe(this, i, filter, shape, position, untilClosed);
     entry.subscription = subscription;
-    const mode = position >= seam.head ? "live" : "catchup";
+    const mode = position >= seam.head && hub.following ? "live" : "catchup";
     this.control({ t: "subbed", i, f: subscription.topic.f, mode, s: position, head: seam.head, resumed });
     seam.pump(subscription);
   }

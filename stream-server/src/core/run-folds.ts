@@ -90,7 +90,13 @@ export class RunFolds {
       if (this.#states.size <= this.#statesMax) break;
       this.#states.delete(oldest);
     }
-    for (const each of commits) this.#rows.set(each.sequence, toRow(evolveCommit(state, each)));
+    try {
+      for (const each of commits) this.#rows.set(each.sequence, toRow(evolveCommit(state, each)));
+    } catch (error) {
+      // Half folded, it would give later rows for earlier commits.
+      this.#states.delete(workflowId);
+      throw error;
+    }
     return this.#rows.get(commit.sequence) ?? null;
   }
 
