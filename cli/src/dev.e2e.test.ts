@@ -49,21 +49,27 @@ describe("millrace dev", () => {
     const file = join(folder.path, "file");
     await writeFile(file, "");
     const port = new URL(ready.url).port;
-    const [second, portInUse, unwritable, noBroker] = await Promise.all([
+    const oldBroker = join(folder.path, "old-nats-server");
+    await writeFile(oldBroker, "#!/bin/sh\necho nats-server: v2.9.0\n", { mode: 0o755 });
+    const [second, portInUse, unwritable, noBroker, tooOld] = await Promise.all([
       millrace(["dev", "--data", dataDir, "--port", "0", "--json"]),
       millrace(["dev", "--data", other, "--port", port, "--json"]),
       millrace(["dev", "--data", join(file, "data"), "--port", "0", "--json"]),
       millrace(["dev", "--data", join(folder.path, "none"), "--port", "0", "--json"], {
         MILLRACE_NATS_SERVER: join(folder.path, "missing"),
       }),
+      millrace(["dev", "--data", join(folder.path, "old"), "--port", "0", "--json"], {
+        MILLRACE_NATS_SERVER: oldBroker,
+      }),
     ]);
     expect(
-      [second, portInUse, unwritable, noBroker].map((each) => [each.code, jsonError(each).code]),
+      [second, portInUse, unwritable, noBroker, tooOld].map((each) => [each.code, jsonError(each).code]),
     ).toEqual([
       [6, "data_folder_in_use"],
       [6, "port_in_use"],
       [6, "data_folder_not_writable"],
       [6, "broker_not_found"],
+      [6, "broker_version_unsupported"],
     ]);
     expect(jsonError(second).message).toContain(dataDir);
     expect(jsonError(portInUse).message).toContain(port);
@@ -140,25 +146,29 @@ describe("millrace dev", () => {
       ),
     )[0];
     expect(started).toMatchObject({ id: "ext-1", created: true });
-    const [row] = jsonLines<WorkflowRow & { whyNotMoving: string }>(
-      await client("show", "ext-1", "--min", String(started?.sequence)),
-    );
-    expect(row).toMatchObject({
+    const [shown, listed] = await Promise.all([
+      client("show", "ext-1", "--min", String(started?.sequence)),
+      client("list", "--type", "ext", "--limit", "5"),
+    ]);
+    expect(jsonLines(shown)[0]).toMatchObject({
       status: "running",
       input: { n: 1 },
       whyNotMoving: "waits for a driver to begin step a",
     });
-    const [page] = jsonLines<Page<WorkflowRow>>(await client("list", "--type", "ext", "--limit", "5"));
-    expect(page?.items.map(({ id }) => id)).toEqual(["ext-1"]);
+    expect(jsonLines<Page<WorkflowRow>>(listed)[0]?.items.map(({ id }) => id)).toEqual(["ext-1"]);
     const [cancelled] = jsonLines<{ sequence: number }>(
       await client("cancel", "ext-1", "--reason", "a test"),
     );
     expect(cancelled?.sequence).toBeGreaterThan(started?.sequence ?? 0);
     await client("show", "ext-1", "--min", String(cancelled?.sequence));
-    const events = jsonLines<EventRow>(await client("history", "ext-1"));
+    const [whole, first] = await Promise.all([
+      client("history", "ext-1"),
+      client("history", "ext-1", "--limit", "1"),
+    ]);
+    const events = jsonLines<EventRow>(whole);
     expect(events[0]).toMatchObject({ type: "WorkflowStarted", sequence: started?.sequence, index: 0 });
     expect(events.at(-1)).toMatchObject({ data: { reason: "a test" } });
-    expect(jsonLines(await client("history", "ext-1", "--limit", "1"))).toEqual(events.slice(0, 1));
+    expect(jsonLines(first)).toEqual(events.slice(0, 1));
   });
 
   it("ends watch at the end of a run, and goes on from the cursor that it says", async () => {
@@ -172,21 +182,23 @@ describe("millrace dev", () => {
     expect(Number(said)).toBeGreaterThanOrEqual(items.at(-1)?.sequence ?? Number.NaN);
 
     const middle = items.find(({ type }) => type === "StepCompleted");
-    const rest = await client("watch", "watched", "--from", String(middle?.cursor), "--until", "closed");
+    const [rest, rows] = await Promise.all([
+      client("watch", "watched", "--from", String(middle?.cursor), "--until", "closed"),
+      client(
+        "watch",
+        "watched",
+        "--from",
+        "start",
+        "--until",
+        "closed",
+        "--shape",
+        "state",
+        "--event",
+        "WorkflowCompleted",
+      ),
+    ]);
     const expected = items.filter(({ sequence }) => sequence > Number(middle?.cursor.split(".")[1]));
     expect(jsonLines(rest)).toEqual(expected);
-    const rows = await client(
-      "watch",
-      "watched",
-      "--from",
-      "start",
-      "--shape",
-      "state",
-      "--until",
-      "closed",
-      "--event",
-      "WorkflowCompleted",
-    );
     expect(jsonLines(rows)).toMatchObject([{ kind: "state", row: { status: "completed" } }]);
   });
 
@@ -229,7 +241,7 @@ describe("millrace dev", () => {
 
   it("finds everything in order with doctor, also where nothing runs", async () => {
     const [found, empty] = await Promise.all([
-      client("doctor", "--data", dataDir),
+      millrace(["doctor", "--data", dataDir, "--json"]),
       millrace(["doctor", "--data", join(folder.path, "nothing"), "--url", "http://127.0.0.1:1", "--json"]),
     ]);
     const [report] = jsonLines<{ ok: boolean; checks: { name: string; status: string; found: string }[] }>(

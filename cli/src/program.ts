@@ -136,7 +136,8 @@ export function createProgram(finish: (code: ExitCode) => void): Command {
       .option("--namespace <name>", "event log (MILLRACE_NAMESPACE; default default)"),
     async (api, output, options) => {
       const config = readServerConfig("dev", options, processEnvironment);
-      return (await import("./commands/doctor.ts")).doctor(api, output, config);
+      const urlGiven = options.url !== undefined || processEnvironment["MILLRACE_URL"] !== undefined;
+      return (await import("./commands/doctor.ts")).doctor(api, output, config, urlGiven);
     },
   );
   return program;

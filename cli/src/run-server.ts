@@ -30,6 +30,9 @@ import { readyLine, readyValue, type Ready } from "./ready-line.ts";
 import { removeServerRecord, writeServerRecord } from "./server-record.ts";
 import { listenForStop, type StopRequest, type StopRequests } from "./stop-requests.ts";
 
+/** Beyond what running steps may take: answers in hand, the last commits, and the broker's own 10 s before it is killed. */
+const stopMarginMs = 15_000;
+
 interface Session {
   readonly config: ServerConfig;
   readonly output: Output;
@@ -72,9 +75,11 @@ async function serve(session: Session): Promise<void> {
   try {
     const started = await (config.split ? startSplit(session, reached) : startHere(session, reached));
     try {
+      stop.ready();
       await leaveRecord(config.dataDir, reached, started);
       await sayReady(session, reached, started);
       request = await stop.requested;
+      endAfter(request.drainMs + stopMarginMs);
       if (!config.supervised) output.talk(`Stopping (${request.reason})`);
     } catch (error) {
       await started.stop(0);
@@ -85,6 +90,14 @@ async function serve(session: Session): Promise<void> {
     await reached.release();
   }
   if (request.error !== undefined) throw request.error;
+}
+
+/** A drain has a limit too: whatever does not end by then ends with the process. */
+function endAfter(limitMs: number): void {
+  setTimeout(() => {
+    process.stderr.write(`millrace: Not drained within ${limitMs} ms, ending now\n`);
+    process.exit(exitCodes.failed);
+  }, limitMs).unref();
 }
 
 async function makeDataFolder(dataDir: string): Promise<void> {

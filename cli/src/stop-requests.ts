@@ -3,7 +3,9 @@
  *
  * Owns: the signal handlers and the channel to a supervisor. Does not own: what is done to stop.
  *
- * I1 The first request counts; a second signal ends the process at once, with 128 and the signal's number.
+ * I1 The first request counts; a second signal ends the process at once, with 128 and the signal's number. Before
+ *    `ready` the first one does so too: nothing is served yet, and broker and parts end with this process (I2, and the
+ *    broker's guard), so there is nothing to wait for.
  * I2 When the supervisor is gone, however it ended, the process ends too, within `orphanMs` at the latest.
  */
 import type { DrainMessage } from "./parts/part-messages.ts";
@@ -12,7 +14,7 @@ import type { DrainMessage } from "./parts/part-messages.ts";
 const drainMs = 20_000;
 /** Without a supervisor there is no broker either: what is not recorded by now cannot be. */
 const orphanDrainMs = 1_000;
-const orphanMs = 6_000;
+const orphanMs = 4_000;
 const signals = { SIGHUP: 1, SIGINT: 2, SIGTERM: 15 } as const;
 
 export interface StopRequest {
@@ -26,6 +28,8 @@ export interface StopRequests {
   readonly requested: Promise<StopRequest>;
   /** A part cannot go on. */
   readonly fail: (error: Error) => void;
+  /** From now on a request means: drain. */
+  readonly ready: () => void;
 }
 
 /** `supervised`: this process was started with a channel to a supervisor. */
@@ -34,11 +38,11 @@ export function listenForStop(supervised: boolean): StopRequests {
   const requested = new Promise<StopRequest>((resolve) => {
     request = resolve;
   });
-  let signalled = false;
+  let endAtOnce = true;
   for (const [name, number] of Object.entries(signals)) {
     process.on(name, () => {
-      if (signalled) process.exit(128 + number);
-      signalled = true;
+      if (endAtOnce) process.exit(128 + number);
+      endAtOnce = true;
       request({ reason: name, drainMs });
     });
   }
@@ -46,6 +50,7 @@ export function listenForStop(supervised: boolean): StopRequests {
     // It was killed while this process loaded its code: nobody would ever tell us.
     if (!process.connected) process.exit(1);
     process.on("message", (message: DrainMessage) => {
+      if (endAtOnce) process.exit(0);
       request({ reason: "drained by the supervisor", drainMs: message.drainMs });
     });
     process.on("disconnect", () => {
@@ -57,6 +62,9 @@ export function listenForStop(supervised: boolean): StopRequests {
     requested,
     fail: (error) => {
       request({ reason: error.message, drainMs: orphanDrainMs, error });
+    },
+    ready: () => {
+      endAtOnce = false;
     },
   };
 }

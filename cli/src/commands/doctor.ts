@@ -5,7 +5,7 @@ import type { ServerConfig } from "../config.ts";
 import { exitCodes, type ExitCode } from "../core/exit-code.ts";
 import type { Output } from "../output.ts";
 import { projectionFile } from "../parts/start-parts.ts";
-import type { ServerApi } from "../server-api.ts";
+import { createServerApi, type ServerApi } from "../server-api.ts";
 import { readServerRecord } from "../server-record.ts";
 
 export interface Check {
@@ -20,7 +20,12 @@ export interface Check {
  * Looks at everything that a server or client command relies on, changes nothing, fetches nothing. One line per check,
  * or with `--json` `{ok, checks}`. A check that failed gives the exit code `machine`.
  */
-export async function doctor(api: ServerApi, output: Output, config: ServerConfig): Promise<ExitCode> {
+export async function doctor(
+  api: ServerApi,
+  output: Output,
+  config: ServerConfig,
+  urlGiven: boolean,
+): Promise<ExitCode> {
   const checks: Check[] = [];
   const look = async (name: string, check: () => Promise<readonly Omit<Check, "name">[]>): Promise<void> => {
     const found = await check().catch((error: unknown): Omit<Check, "name">[] => [failure(error)]);
@@ -36,7 +41,7 @@ export async function doctor(api: ServerApi, output: Output, config: ServerConfi
   await look("data folder", () => checkDataFolder(config));
   await look("broker", () => checkBroker(config));
   await look("event log", () => checkLog(config));
-  await look("server", () => checkServer(api));
+  await look("server", async () => checkServer(urlGiven ? api : await serverOf(config, api)));
   const ok = checks.every(({ status }) => status !== "fail");
   output.value({ ok, checks });
   return ok ? exitCodes.ok : exitCodes.machine;
@@ -197,6 +202,13 @@ async function checkLog(config: ServerConfig): Promise<Omit<Check, "name">[]> {
   } finally {
     await log.close();
   }
+}
+
+/** The server that runs on the data folder, wherever it listens; else the one at the default address. */
+async function serverOf({ dataDir }: ServerConfig, api: ServerApi): Promise<ServerApi> {
+  const record = await readServerRecord(dataDir).catch(() => null);
+  if (record === null || record.url === null || !isAlive(record.pid)) return api;
+  return createServerApi(record.url);
 }
 
 async function checkServer(api: ServerApi): Promise<Omit<Check, "name">[]> {

@@ -101,5 +101,5 @@ export const exitCodeMeanings: readonly (readonly [code: string, meaning: string
     "cannot run here: port or data folder in use, no broker, native module does not load; doctor: a check failed",
   ],
   ["7", "start --wait: the run ended as failed, cancelled, terminated or timed_out"],
-  ["129, 130, 143", "ended hard by a second SIGHUP, SIGINT, SIGTERM"],
+  ["129, 130, 143", "ended at once by SIGHUP, SIGINT, SIGTERM: before it was ready, or by a second one"],
 ];
