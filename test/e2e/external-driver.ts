@@ -10,6 +10,13 @@ export interface ExternalCase {
   readonly output: unknown;
 }
 
+/** A case whose steps show only as it goes on. */
+export interface OpenCase extends Omit<ExternalCase, "steps"> {
+  readonly steps: Iterable<ExternalStep>;
+  /** Between two steps, milliseconds. */
+  readonly pauseMs: () => number;
+}
+
 export interface ExternalStep {
   /** `name`, or `name#n` for the n-th of that name. */
   readonly step: string;
@@ -18,13 +25,23 @@ export interface ExternalStep {
   readonly failures: number;
 }
 
-export async function driveCase(
-  api: HttpApi,
-  { id, type, input, steps, output }: ExternalCase,
-): Promise<void> {
-  const plan = [...new Set(steps.map(({ step }) => step))];
+export async function driveCase(api: HttpApi, given: ExternalCase): Promise<void> {
+  const plan = given.steps.map(({ step }) => step);
+  await drive(api, { ...given, pauseMs: () => 0 }, plan);
+}
+
+export async function driveOpenCase(api: HttpApi, given: OpenCase): Promise<void> {
+  await drive(api, given, []);
+}
+
+async function drive(api: HttpApi, given: OpenCase, plan: readonly string[]): Promise<void> {
+  const { id, type, input, steps, output, pauseMs } = given;
   await api.mustPost("/v1/workflows", { type, id, input, driver: "external", steps: plan });
-  for (const step of steps) await driveStep(api, id, step);
+  for (const step of steps) {
+    await driveStep(api, id, step);
+    const ms = pauseMs();
+    if (ms > 0) await delay(ms);
+  }
   const { status, body } = await api.post(`/v1/workflows/${id}/complete`, { output });
   // The answer to the first call was lost: it is completed all the same, and the log shows how often.
   if (status >= 300 && body["code"] !== "workflow_closed")

@@ -1,6 +1,18 @@
 /** What the log itself says: the truth that everything else is compared with. */
 import type { EventLog, StoredCommit } from "@millrace/event-log";
-import { isClosed, matchesEvent, matchesRun, type Filter, type RunStatus } from "@millrace/schemas";
+import {
+  evolveCommit,
+  fnv1a,
+  initialRunState,
+  isClosed,
+  matchesEvent,
+  matchesRun,
+  toRow,
+  type Filter,
+  type RunState,
+  type RunStatus,
+  type WorkflowRow,
+} from "@millrace/schemas";
 import { within } from "./deadline.ts";
 
 const closingEvents: Readonly<Record<string, RunStatus>> = {
@@ -49,7 +61,7 @@ async function followUntil(
 ): Promise<StoredCommit[]> {
   const commits: StoredCommit[] = [];
   let finish = (): void => undefined;
-  let fail = (_: Error): void => undefined;
+  let fail: (error: Error) => void = () => undefined;
   const finished = new Promise<void>((resolve, reject) => {
     finish = resolve;
     fail = reject;
@@ -76,10 +88,10 @@ async function followUntil(
   return commits;
 }
 
-/** What a subscription with this filter is to get: one line per event, in order. */
-export function expectedEvents(commits: readonly StoredCommit[], filter: Filter): string[] {
+/** What a subscription with this filter is to get after a sequence: one line per event, in order. */
+export function expectedEvents(commits: readonly StoredCommit[], filter: Filter, after = 0): string[] {
   return commits
-    .filter(({ workflowId, type }) => matchesRun(filter, workflowId, type))
+    .filter(({ sequence, workflowId, type }) => sequence > after && matchesRun(filter, workflowId, type))
     .flatMap(({ sequence, workflowId, events }) =>
       events
         .filter(({ type }) => matchesEvent(filter, type))
@@ -87,6 +99,50 @@ export function expectedEvents(commits: readonly StoredCommit[], filter: Filter)
     );
 }
 
+/** A commit and the row of its run after it. */
+export interface FoldedCommit {
+  readonly commit: StoredCommit;
+  readonly row: WorkflowRow;
+  readonly line: string;
+}
+
+/** The row after each commit, folded from the log alone. */
+export function foldCommits(commits: readonly StoredCommit[]): FoldedCommit[] {
+  const states = new Map<string, RunState>();
+  return commits.map((commit) => {
+    const { workflowId, type, sequence } = commit;
+    const before = states.get(workflowId) ?? initialRunState(workflowId, type);
+    const state = evolveCommit(before, commit);
+    states.set(workflowId, state);
+    const row = toRow(state);
+    return { commit, row, line: stateLine(sequence, workflowId, row) };
+  });
+}
+
+/** As `expectedEvents`, with `shape: "state"`: one line per commit that has a matching event. */
+export function expectedStates(folded: readonly FoldedCommit[], filter: Filter, after = 0): string[] {
+  return folded
+    .filter(
+      ({ commit: { sequence, workflowId, type, events } }) =>
+        sequence > after &&
+        matchesRun(filter, workflowId, type) &&
+        events.some((event) => matchesEvent(filter, event.type)),
+    )
+    .map(({ line }) => line);
+}
+
 export function eventLine(sequence: number, workflowId: string, type: string, data: unknown): string {
-  return `${sequence} ${workflowId} ${type} ${JSON.stringify(data)}`;
+  return `${sequence} ${workflowId} ${type} ${shortened(data)}`;
+}
+
+export function stateLine(sequence: number, workflowId: string, row: WorkflowRow): string {
+  return `${sequence} ${workflowId} state ${shortened(row)}`;
+}
+
+const shownChars = 120;
+
+/** The value itself, or a hash that stands for it: hundreds of clients keep what they got. */
+function shortened(value: unknown): string {
+  const text = JSON.stringify(value);
+  return text.length <= shownChars ? text : `${text.length}:${fnv1a(text)}`;
 }
