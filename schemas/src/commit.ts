@@ -22,7 +22,7 @@ export const commitHeaders = {
 /** What the next owner of a shard must know about a run without reading its history. */
 export type RunCondition = "running" | "waiting" | "closed";
 
-/** `{v, events:[{type, data}]}` as JSON. `payload_too_large` or `limit_exceeded` beyond the limits. */
+/** `{v, events:[{type, data}]}` as JSON. `limit_exceeded` for no events or too many; the append checks the bytes. */
 export function encodeCommit(workflowId: string, events: readonly WorkflowEvent[]): string {
   if (events.length === 0 || events.length > limits.commitEvents) {
     throw new MillraceError(
