@@ -379,6 +379,17 @@ describe("take-over", () => {
     expect(calls.toSorted()).toEqual(["a/one", "a/two", "b/one", "b/two", "c/one", "c/two"]);
   });
 
+  test("a log that was made anew stops the worker, which says so", async () => {
+    const server = createMemoryServer();
+    const millrace = await connected(server);
+    const failures: Error[] = [];
+    const idle = defineWorkflow({ type: "idle" }, (ctx) => ctx.step("s", () => 1));
+    await millrace.worker({ workflows: [idle], onFailed: (error) => failures.push(error) });
+    await (await millrace.start(idle, null)).result();
+    server.recreate(millrace.log.namespace);
+    await expect.poll(() => failures.map((error) => isMillraceError(error, "log_recreated"))).toEqual([true]);
+  });
+
   test("drain lets a running step end and records it", async () => {
     const millrace = await connected();
     let release = (): void => undefined;

@@ -23,6 +23,11 @@ export interface WorkerOptions {
   readonly concurrency?: number;
   /** Open runs kept in memory; the others wait as ids. Default 10,000. */
   readonly runsMax?: number;
+  /**
+   * The event log is no longer the one that this worker followed (made anew, or cut): it has stopped and appends
+   * nothing more. Connect again. Default: only a log line.
+   */
+  readonly onFailed?: (error: Error) => void;
 }
 
 export interface DrainOptions {
@@ -72,6 +77,7 @@ class LogWorker implements Worker {
   readonly #timers: DueTimers;
   readonly #runDeps: RunDeps;
   readonly #unhosted = new Set<string>();
+  readonly #onFailed: ((error: Error) => void) | undefined;
   readonly #feed: ResultsFeed = {
     position: () => this.#follower?.position ?? 0,
     isOpen: (id) => this.#runs.has(id),
@@ -82,6 +88,7 @@ class LogWorker implements Worker {
   constructor(deps: WorkerDeps, options: WorkerOptions) {
     this.#deps = deps;
     this.#runsMax = options.runsMax ?? 10_000;
+    this.#onFailed = options.onFailed;
     this.#slots = new StepSlots(options.concurrency ?? 200);
     this.#timers = new DueTimers(deps.clock);
     for (const definition of options.workflows) this.#host(definition);
@@ -124,18 +131,27 @@ class LogWorker implements Worker {
       onCommit: (commit) => this.#onCommit(commit),
       onStatus: (status, error) => {
         if (status === "live" || status === "interrupted") return;
-        logger.error(
-          { session: this.session, status },
-          `Worker stops: the event log is no longer what it was (${status}) ${String(error ?? "")}`,
+        this.#fail(
+          error ??
+            new MillraceError(
+              "log_recreated",
+              `The event log is no longer what it was (${status}). Connect again.`,
+            ),
         );
-        this.drain({ deadlineMs: 0 }).catch((drainError: unknown) => {
-          logger.error({ session: this.session }, `Worker could not be drained: ${String(drainError)}`);
-        });
       },
     });
     results.attachFeed(this.#feed);
     for (const commit of open) this.#admit(commit.workflowId, commit.type, null);
     logger.info({ session: this.session, types, takenOver: open.length }, `Worker runs ${types.join(", ")}`);
+  }
+
+  #fail(error: Error): void {
+    const { logger } = this.#deps;
+    logger.error({ session: this.session }, `Worker stops: ${error.message}`);
+    this.drain({ deadlineMs: 0 }).catch((drainError: unknown) => {
+      logger.error({ session: this.session }, `Worker could not be drained: ${String(drainError)}`);
+    });
+    this.#onFailed?.(error);
   }
 
   stats(): WorkerStats {

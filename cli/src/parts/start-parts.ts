@@ -95,7 +95,7 @@ async function stopAll({ options, log, millrace, stops }: Context, drainMs: numb
 
 async function startEngine({ options, millrace, stops }: Context): Promise<void> {
   if (options.workflows.length === 0) return;
-  const worker = await millrace.worker({ workflows: options.workflows });
+  const worker = await millrace.worker({ workflows: options.workflows, onFailed: options.onFailed });
   stops.set("engine", (drainMs) => worker.drain({ deadlineMs: drainMs }));
 }
 
