@@ -145,13 +145,13 @@ class LogWorker implements Worker {
     logger.info({ session: this.session, types, takenOver: open.length }, `Worker runs ${types.join(", ")}`);
   }
 
-  #fail(error: Error): void {
+  #fail(failure: Error): void {
     const { logger } = this.#deps;
-    logger.error({ session: this.session }, `Worker stops: ${error.message}`);
+    logger.error({ session: this.session }, `Worker stops: ${failure.message}`);
     this.drain({ deadlineMs: 0 }).catch((drainError: unknown) => {
       logger.error({ session: this.session }, `Worker could not be drained: ${String(drainError)}`);
     });
-    this.#onFailed?.(error);
+    this.#onFailed?.(failure);
   }
 
   stats(): WorkerStats {
