@@ -9,8 +9,8 @@ interface Link {
 export class CuttingProxy {
   readonly port: number;
   cuts = 0;
-  /** Connections taken so far, those that were refused included. */
-  attempts = 0;
+  /** When a connection was asked for, those that were refused included; milliseconds of `performance.now()`. */
+  readonly attempts: number[] = [];
   /** While it is down, connections are taken and cut at once. */
   down = false;
   readonly #server: Server;
@@ -33,7 +33,7 @@ export class CuttingProxy {
     if (address === null || typeof address === "string") throw new Error("The proxy has no port.");
     const proxy = new CuttingProxy(server, address.port, links);
     server.on("connection", (near) => {
-      proxy.attempts++;
+      proxy.attempts.push(performance.now());
       near.on("error", ignore);
       if (proxy.down) {
         near.destroy();
