@@ -58,6 +58,8 @@ async function main(): Promise<number> {
   let stoppedBy = 0;
   for (const [name, number] of Object.entries(signals)) {
     process.on(name, () => {
+      // Once more: at once. What runs is on a leash.
+      if (stoppedBy !== 0) process.exit(stoppedBy);
       stoppedBy = 128 + number;
       stop.abort(new Error(`Ended by ${name}.`));
     });

@@ -82,7 +82,7 @@ function checkClient(
   history: readonly LoggedEvent[],
 ): ClientCheck {
   const failures: string[] = [];
-  if (error !== null) failures.push(`Client ${name} ended with ${String(error)}.`);
+  if (error !== null) failures.push(`Client ${name} ended: ${error.message}`);
   if (stats.gaps > 0)
     failures.push(`Client ${name} found ${stats.gaps} breaks in the chain of frames and healed them.`);
   for (const [what, events] of [

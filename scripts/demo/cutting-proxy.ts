@@ -34,7 +34,7 @@ interface Passage {
 
 const handshakeEnd = "\r\n\r\n";
 
-/** Listens on a free port of 127.0.0.1. `onChange` follows each cut and each new connection. */
+/** Listens on a free port of 127.0.0.1. `onChange` follows each connection that begins or ends. */
 export async function startCuttingProxy(
   target: { readonly host: string; readonly port: number },
   onChange: () => void,
@@ -68,8 +68,8 @@ export async function startCuttingProxy(
     for (const socket of [client, server]) {
       socket.setNoDelay(true);
       socket.on("close", () => {
-        passages.delete(passage);
         end(passage);
+        if (passages.delete(passage)) onChange();
       });
     }
     client.pipe(server);

@@ -16,7 +16,7 @@ export interface StreamFollower {
    */
   readonly liveDelaysMs: readonly number[];
   /** Why it ended; null while it goes on. */
-  readonly error: unknown;
+  readonly error: Error | null;
   close(): void;
 }
 
@@ -28,7 +28,7 @@ export function followStream(name: string, url: string, onChange: () => void): S
   const received: ReceivedEvent[] = [];
   const liveDelaysMs: number[] = [];
   let liveSince = Number.POSITIVE_INFINITY;
-  let failure: unknown = null;
+  let failure: Error | null = null;
   const client = createClient({ url, WebSocket, client: `demo-${name}`, backoff });
   const subscription = client.subscribe(
     {},
@@ -45,7 +45,7 @@ export function followStream(name: string, url: string, onChange: () => void): S
         onChange();
       },
       onError(error) {
-        failure = error;
+        failure = error instanceof Error ? error : new Error(String(error));
         onChange();
       },
     },

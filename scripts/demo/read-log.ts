@@ -10,7 +10,7 @@ export async function readLog(log: EventLog, signal: AbortSignal): Promise<Store
   const { lastSequence } = await log.info();
   const commits: StoredCommit[] = [];
   const change = new ChangeSignal();
-  let failure: Error | null = null;
+  const failures: Error[] = [];
   const follower = await log.follow({
     after: 0,
     onCommit: (commit) => {
@@ -20,13 +20,14 @@ export async function readLog(log: EventLog, signal: AbortSignal): Promise<Store
     },
     onStatus: (status, error) => {
       if (status === "live" || status === "interrupted") return;
-      failure = error ?? new Error(`Reading the log ended: it is ${status}.`);
+      failures.push(error ?? new Error(`Reading the log ended: it is ${status}.`));
       change.changed();
     },
   });
   try {
-    await change.until(() => failure !== null || follower.position >= lastSequence, signal);
-    if (failure !== null) throw failure;
+    await change.until(() => failures.length > 0 || follower.position >= lastSequence, signal);
+    const [failure] = failures;
+    if (failure !== undefined) throw failure;
     return commits;
   } finally {
     await follower.stop();

@@ -80,9 +80,15 @@ async function playDemo(
   }, startTimeoutMs);
   closers.push(() => clearTimeout(startTimer));
   const change = new ChangeSignal();
-  const stage = await setStage({ folder, change, closers, onStarting: display.say, signal });
+  const stage = await setStage({
+    folder,
+    change,
+    closers,
+    onStarting: (line) => display.say(line),
+    onFailed: (error) => failed.abort(error),
+    signal,
+  });
   clearTimeout(startTimer);
-  void stage.server.failed.then((error) => failed.abort(error));
 
   const begunAt = performance.now();
   const places = { reportDir: join(folder, "report"), executionsFile: join(folder, "executions.log") };

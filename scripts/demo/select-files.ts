@@ -26,23 +26,22 @@ const skippedFolders = new Set(["node_modules", "dist", "coverage", ".git", ".mi
  */
 export async function selectFiles(dir: string, copyDir: string): Promise<Selection> {
   await mkdir(copyDir, { recursive: true });
-  const walk: Walk = { dir, paths: [], entries: 0, tooDeep: 0 };
+  const walk: Walk = { dir, paths: [], entries: 0, tooDeep: 0, unreadable: 0 };
   await walkFolder(walk, dir, 0);
   const files: SelectedFile[] = [];
-  const tooLarge: string[] = [];
+  let tooLarge = 0;
   let beyond = 0;
   for (const path of walk.paths.toSorted()) {
     if (files.length === selectionLimits.files) {
       beyond += 1;
       continue;
     }
-    const source = join(dir, path);
-    const { size } = await stat(source);
-    if (size > selectionLimits.fileBytes) {
-      tooLarge.push(path);
+    const bytes = await readSmall(join(dir, path));
+    if (typeof bytes === "string") {
+      if (bytes === "too large") tooLarge += 1;
+      else walk.unreadable += 1;
       continue;
     }
-    const bytes = await readFile(source);
     // The customary test for "not text", which word statistics would make no sense of.
     if (bytes.includes(0)) continue;
     const copy = join(copyDir, `${String(files.length).padStart(4, "0")}.txt`);
@@ -53,10 +52,20 @@ export async function selectFiles(dir: string, copyDir: string): Promise<Selecti
     throw new MillraceError(
       "invalid_request",
       `--dir ${dir} has no text file of at most ${selectionLimits.fileBytes} bytes. Give a folder that has some.`,
-      { details: { dir, tooLarge: tooLarge.length } },
+      { details: { dir, tooLarge } },
     );
   }
-  return { files, leftOut: leftOutInWords(walk, tooLarge.length, beyond) };
+  return { files, leftOut: leftOutInWords(walk, tooLarge, beyond) };
+}
+
+async function readSmall(file: string): Promise<Buffer | "too large" | "unreadable"> {
+  try {
+    const { size } = await stat(file);
+    return size > selectionLimits.fileBytes ? "too large" : await readFile(file);
+  } catch {
+    // Not ours to read, or gone since: others may be working in that folder.
+    return "unreadable";
+  }
 }
 
 interface Walk {
@@ -64,6 +73,7 @@ interface Walk {
   readonly paths: string[];
   entries: number;
   tooDeep: number;
+  unreadable: number;
 }
 
 async function walkFolder(walk: Walk, folder: string, depth: number): Promise<void> {
@@ -77,6 +87,8 @@ async function walkFolder(walk: Walk, folder: string, depth: number): Promise<vo
       else if (entry.isDirectory() && !skippedFolders.has(entry.name)) folders.push(path);
     }
   } catch (cause) {
+    walk.unreadable += 1;
+    if (depth > 0) return;
     const reason = cause instanceof Error ? cause.message : String(cause);
     throw new MillraceError(
       "invalid_request",
@@ -98,6 +110,7 @@ function leftOutInWords(walk: Walk, tooLarge: number, beyond: number): string[] 
   return [
     ...(beyond > 0 ? [`${beyond} files beyond the limit of ${files}`] : []),
     ...(tooLarge > 0 ? [`${tooLarge} files over ${fileBytes} bytes`] : []),
+    ...(walk.unreadable > 0 ? [`${walk.unreadable} files or folders that could not be read`] : []),
     ...(walk.tooDeep > 0 ? [`${walk.tooDeep} folders more than ${foldersDeep} deep`] : []),
     ...(walk.entries >= entries ? [`what lies beyond the first ${entries} entries`] : []),
   ];

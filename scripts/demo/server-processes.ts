@@ -4,7 +4,8 @@
  * Owns: the supervisor's process, what it says. Does not own: the parts; the supervisor restarts them.
  *
  * I1 The supervisor is in a process group of its own: Ctrl-C reaches the demo only, which then stops it in order.
- * I2 However the demo ends by itself, the supervisor is told to end, and with it every part and the broker.
+ * I2 However the demo ends, also by kill -9, the supervisor is told to end (`leash.ts`), and with it every part and
+ *    the broker.
  */
 import { spawn, type ChildProcess } from "node:child_process";
 import { createWriteStream } from "node:fs";
@@ -31,8 +32,6 @@ export interface ServerProcesses {
   readonly ready: ReadyServer;
   /** `kill -9` of a part; resolves with the process id of the one that took its place. */
   kill(part: PartName, signal: AbortSignal): Promise<{ readonly killed: number; readonly next: number }>;
-  /** Resolves when it ended without being asked to, with what it said last. */
-  readonly failed: Promise<Error>;
   /** Drains and ends all of it. Idempotent. */
   stop(): Promise<void>;
 }
@@ -45,10 +44,13 @@ export interface ServerOptions {
   readonly logFile: string;
   /** Called with each line that is said before everything is ready, e.g. that a broker is being fetched. */
   readonly onStarting: (line: string) => void;
+  /** Called when it ends without being asked to after it was ready, with what it said last. */
+  readonly onFailed: (error: Error) => void;
   readonly signal: AbortSignal;
 }
 
 const program = fileURLToPath(new URL("../../../cli/dist/main.js", import.meta.url));
+const leash = fileURLToPath(new URL("../leash.js", import.meta.url));
 /** A drain of idle parts takes well under a second. */
 const stopTimeoutMs = 15_000;
 /** A supervisor's second signal ends it at once; its parts then end within 6 s. */
@@ -66,10 +68,23 @@ export async function startServerProcesses(options: ServerOptions): Promise<Serv
   const { dataDir, workflowFile } = options;
   const child = spawn(
     process.execPath,
-    [program, "dev", "--split", "--json", "--host", "127.0.0.1", "--port", "0", "--namespace", "demo"].concat(
-      [...["--data", dataDir], ...["--workflows", workflowFile]],
-    ),
-    { env: serverEnvironment(), detached: true, stdio: ["ignore", "pipe", "pipe"] },
+    [
+      ...[
+        leash,
+        program,
+        "dev",
+        "--split",
+        "--json",
+        "--namespace",
+        "demo",
+        "--host",
+        "127.0.0.1",
+        "--port",
+        "0",
+      ],
+      ...["--data", dataDir, "--workflows", workflowFile],
+    ],
+    { env: serverEnvironment(), detached: true, stdio: ["ignore", "pipe", "pipe", "ipc"] },
   );
   const server = new Supervisor(child, options);
   try {
@@ -77,7 +92,6 @@ export async function startServerProcesses(options: ServerOptions): Promise<Serv
     return {
       ready,
       kill: (part, signal) => server.kill(part, signal),
-      failed: server.failed,
       stop: () => server.stop(),
     };
   } catch (error) {
@@ -87,7 +101,6 @@ export async function startServerProcesses(options: ServerOptions): Promise<Serv
 }
 
 class Supervisor {
-  readonly failed: Promise<Error>;
   readonly #child: ChildProcess;
   readonly #ended: Promise<void>;
   readonly #change = new ChangeSignal();
@@ -97,7 +110,7 @@ class Supervisor {
   #end: string | null = null;
   #stopping: Promise<void> | null = null;
 
-  constructor(child: ChildProcess, { logFile, onStarting }: ServerOptions) {
+  constructor(child: ChildProcess, { logFile, onStarting, onFailed }: ServerOptions) {
     this.#child = child;
     const log = createWriteStream(logFile);
     const endWithUs = (): void => {
@@ -111,13 +124,11 @@ class Supervisor {
         log.end();
         resolve();
         this.#change.changed();
+        if (this.#ready !== null && this.#stopping === null) onFailed(this.#failure());
       };
       child.on("error", (cause) => end(cause.message));
       child.on("exit", (code, signal) => end(signal === null ? `exit code ${code}` : `signal ${signal}`));
     });
-    this.failed = this.#ended.then(
-      () => new Promise((resolve) => void (this.#stopping === null && resolve(this.#failure()))),
-    );
     if (child.stdout === null || child.stderr === null)
       throw new TypeError("The server's output is not piped.");
     createInterface({ input: child.stdout }).on("line", (line) => this.#hear(JSON.parse(line) as Said));
@@ -153,7 +164,7 @@ class Supervisor {
       ["SIGKILL", endTimeoutMs],
     ] as const) {
       if (this.#end !== null) return;
-      this.#child.kill(kind);
+      this.#signal(kind);
       const timeout = new AbortController();
       await Promise.race([
         this.#ended,
@@ -161,6 +172,12 @@ class Supervisor {
       ]);
       timeout.abort();
     }
+  }
+
+  #signal(kind: "SIGTERM" | "SIGKILL"): void {
+    if (kind === "SIGTERM") this.#child.kill(kind);
+    // The whole group: the leash cannot pass this one on.
+    else if (this.#child.pid !== undefined) process.kill(-this.#child.pid, kind);
   }
 
   #hear(said: Said): void {

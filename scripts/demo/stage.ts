@@ -28,23 +28,21 @@ export interface StageOptions {
   /** What was started is pushed here, to be closed in the opposite order, whether the rest starts or not. */
   readonly closers: (() => unknown)[];
   readonly onStarting: (line: string) => void;
+  /** The processes ended by themselves. */
+  readonly onFailed: (error: Error) => void;
   readonly signal: AbortSignal;
 }
 
 /** Starts the parts as processes, and the demo's own connections to them. */
-export async function setStage({
-  folder,
-  change,
-  closers,
-  onStarting,
-  signal,
-}: StageOptions): Promise<Stage> {
+export async function setStage(options: StageOptions): Promise<Stage> {
+  const { folder, change, closers, onStarting, onFailed, signal } = options;
   const onChange = (): void => change.changed();
   const server = await startServerProcesses({
     dataDir: join(folder, "data"),
     workflowFile: fileURLToPath(new URL("./ingest.js", import.meta.url)),
     logFile: join(folder, "server.log"),
     onStarting,
+    onFailed,
     signal,
   });
   closers.push(() => server.stop());
