@@ -1,4 +1,6 @@
 /** Plain HTTP calls as a service in any language makes them, which outlive restarts of the server. */
+import { Agent, request, type IncomingHttpHeaders, type IncomingMessage } from "node:http";
+import { text } from "node:stream/consumers";
 import { setTimeout as delay } from "node:timers/promises";
 
 const attemptTimeoutMs = 20_000;
@@ -7,28 +9,36 @@ const retryDelayMs = 60;
 
 export interface Answer {
   readonly status: number;
-  readonly headers: Headers;
+  readonly headers: IncomingHttpHeaders;
   readonly body: Readonly<Record<string, unknown>>;
 }
 
+/** A third of the CPU time of `fetch`: with tens of thousands of requests the test measures the server, not itself. */
 export class HttpApi {
   readonly url: string;
+  readonly #agent = new Agent({ keepAlive: true });
 
   constructor(url: string) {
     this.url = url;
   }
 
-  /** One attempt. Rejects when no answer came. */
+  /** One attempt. Rejects when no answer came. A body that is a string is sent as it is. */
   async send(method: string, path: string, body?: unknown): Promise<Answer> {
-    const response = await fetch(`${this.url}${path}`, {
-      method,
-      headers: { "content-type": "application/json" },
-      signal: AbortSignal.timeout(attemptTimeoutMs),
-      ...(body === undefined ? {} : { body: typeof body === "string" ? body : JSON.stringify(body) }),
+    const response = await new Promise<IncomingMessage>((resolve, reject) => {
+      const options = {
+        method,
+        agent: this.#agent,
+        timeout: attemptTimeoutMs,
+        headers: { "content-type": "application/json" },
+      };
+      const sent = request(new URL(path, this.url), options, resolve);
+      sent.on("timeout", () => sent.destroy(new Error(`no answer within ${attemptTimeoutMs} ms`)));
+      sent.on("error", reject);
+      sent.end(typeof body === "string" ? body : JSON.stringify(body));
     });
-    const text = await response.text();
-    const parsed = text === "" ? {} : (JSON.parse(text) as Record<string, unknown>);
-    return { status: response.status, headers: response.headers, body: parsed };
+    const content = await text(response);
+    const { statusCode: status = 0, headers } = response;
+    return { status, headers, body: content === "" ? {} : (JSON.parse(content) as Record<string, unknown>) };
   }
 
   /** Sends the same request until it is answered with something else than "try again". */
@@ -42,7 +52,7 @@ export class HttpApi {
         last = JSON.stringify(answer.body);
       } catch (error) {
         // No answer: the server is away, or was killed with our request in hand.
-        last = String(error instanceof Error ? (error.cause ?? error) : error);
+        last = String(error);
       }
       if (performance.now() > deadline)
         throw new Error(`POST ${path}: no answer within ${budgetMs} ms; last: ${last}`);
