@@ -3,6 +3,7 @@ import { connect, headers } from "nats";
 import { jetstream } from "@nats-io/jetstream";
 import { openEventLog } from "@millrace/event-log";
 import {
+  anyTypeSubject,
   commitHeaders,
   defaultShardCount,
   encodeCommit,
@@ -41,7 +42,7 @@ export async function benchAppend(natsUrl: string, namespace: string): Promise<A
           commitId: commitIdOf(round_, n, "A"),
           workflowId: `lean-${round_}-${n}`,
           type: "bench",
-          expected: 0,
+          expected: "new",
           events: events(n),
           condition: "running",
         }),
@@ -56,7 +57,10 @@ export async function benchAppend(natsUrl: string, namespace: string): Promise<A
           encodeCommit(workflowId, events(n)),
           {
             headers: head,
-            expect: { lastSubjectSequence: 0 },
+            expect: {
+              lastSubjectSequence: 0,
+              lastSubjectSequenceSubject: anyTypeSubject(namespace, defaultShardCount, workflowId),
+            },
           },
         );
       });

@@ -65,7 +65,7 @@ export async function benchDelivery(
   await log.close();
   const expected = subscribers * eventsPerS * seconds;
   if (received !== expected)
-    throw new Error(`${subscribers} subscribers got ${received} frames, not ${expected}.`);
+    throw new Error(`${subscribers} subscribers got ${received} events, not ${expected}.`);
   return {
     subscribers,
     p50Ms: round(percentile(latenciesMs, 0.5), 1),

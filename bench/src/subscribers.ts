@@ -8,6 +8,7 @@ import { WebSocket } from "ws";
 const [url = "", countText = "0", workflowId = ""] = process.argv.slice(2);
 const count = Number(countText);
 const sampledEach = Math.max(1, Math.floor(count / 100));
+const entryType = '"ProgressReported"';
 const latenciesMs: number[] = [];
 let received = 0;
 let live = 0;
@@ -27,7 +28,8 @@ for (let index = 0; index < count; index++) {
       return;
     }
     if (!head.includes('"ev"')) return;
-    received++;
+    // Events that come in one turn share a frame.
+    for (let at = data.indexOf(entryType); at !== -1; at = data.indexOf(entryType, at + 1)) received++;
     if (!sampled) return;
     const now = Date.now();
     const { d } = JSON.parse(data.toString()) as { d: [number, string, string, string, unknown][] };
