@@ -3,7 +3,7 @@ import { Agent, request, type IncomingHttpHeaders, type IncomingMessage } from "
 import { text } from "node:stream/consumers";
 import { setTimeout as delay } from "node:timers/promises";
 
-const attemptTimeoutMs = 20_000;
+const attemptTimeoutMs = 60_000;
 const budgetMs = 90_000;
 const retryDelayMs = 60;
 
