@@ -178,7 +178,7 @@ function currentAttempt(
       "attempt_superseded",
       `${command.kind} refused: the token is not that of the current attempt of step ${key} of run ${state.id} ` +
         `(${step.status}, attempt ${step.attempt}). Call begin to learn what to do.`,
-      { details: { step: key, status: step.status, attempt: step.attempt } },
+      { details: { step: key, stepStatus: step.status, attempt: step.attempt } },
     );
   }
   return step;
@@ -189,7 +189,7 @@ function closed(state: RunState, kind: string): MillraceError {
     "workflow_closed",
     `${kind} refused: run ${state.id} is ${state.status} since ${isoTime(state.closedAt ?? state.updatedAt)}. ` +
       "Start a new run under another id.",
-    { details: { status: state.status, sequence: state.sequence } },
+    { details: { runStatus: state.status, sequence: state.sequence } },
   );
 }
 
