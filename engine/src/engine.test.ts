@@ -253,6 +253,33 @@ describe("a run", () => {
     expect(calls).toBe(0);
   });
 
+  test("code that acts outside of a turn fails the turn; what was recorded before is not recorded again", async () => {
+    const millrace = await connected();
+    const stray = defineWorkflow({ type: "stray" }, async (ctx) => {
+      const hanging = ctx.step("hanging", () => new Promise(() => undefined));
+      await ctx.step("one", () => 1);
+      setImmediate(() => {
+        try {
+          ctx.progress({ message: "too late" });
+        } catch {
+          // The turn has failed: that the caller is told too is of no use here.
+        }
+      });
+      await hanging;
+    });
+    const worker = await millrace.worker({ workflows: [stray] });
+    await millrace.start(stray, null, { id: "stray" });
+    const events = async () => (await millrace.log.load("stray")).flatMap((commit) => commit.events);
+    await expect.poll(async () => (await events()).at(-1)?.type).toBe("WorkflowTurnFailed");
+    expect((await events()).map((event) => event.type)).toEqual([
+      "WorkflowStarted",
+      "StepCompleted",
+      "WorkflowTurnFailed",
+    ]);
+    expect((await events()).at(-1)).toMatchObject({ data: { error: { code: "non_deterministic_call" } } });
+    await worker.drain({ deadlineMs: 0 });
+  });
+
   test("a recorded step that the code no longer asks for is non-determinism, told once", async () => {
     const server = createMemoryServer();
     const first = await connected(server);

@@ -124,6 +124,7 @@ export class Run {
           this.#discard();
           continue;
         }
+        this.#delivered = [];
         if (isClosed(this.#state.status)) return void this.#done();
         this.#dispatch(this.#activation);
         if (!this.#hasInput()) return;
