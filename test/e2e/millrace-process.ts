@@ -146,10 +146,12 @@ export async function failingMillrace(
   }
 }
 
-/** This environment without settings that would reach into a test. */
+const keptSettings = new Set(["MILLRACE_NATS_SERVER", "MILLRACE_CACHE_DIR"]);
+
+/** This environment without settings that would reach into a test, but for where a broker is found. */
 function cleanEnvironment(given: Environment): Record<string, string | undefined> {
   const kept = Object.entries(process.env).filter(
-    ([name]) => !name.startsWith("MILLRACE_") || name === "MILLRACE_NATS_SERVER",
+    ([name]) => !name.startsWith("MILLRACE_") || keptSettings.has(name),
   );
   return { ...Object.fromEntries(kept), ...given };
 }
