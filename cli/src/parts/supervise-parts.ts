@@ -131,7 +131,7 @@ class SupervisedPart {
         this.#options.onFailed(gaveUp(this.name, reason, error));
         return;
       }
-      this.#options.onEnded(this.name, reason, delayMs);
+      this.#options.onEnded(this.name, error === null ? reason : `${reason}: ${error.message}`, delayMs);
       await this.#sleep(delayMs);
       if (this.#stopped) return;
       try {
