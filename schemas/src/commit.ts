@@ -73,5 +73,8 @@ export function validateEvent(event: WorkflowEvent): void {
   const result = v.safeParse(eventSchemas[event.type], event.data);
   if (result.success) return;
   const issue = result.issues[0];
-  throw new MillraceError("commit_malformed", `${event.type}.${v.getDotPath(issue) ?? "data"}: ${issue.message}`);
+  throw new MillraceError(
+    "commit_malformed",
+    `${event.type}.${v.getDotPath(issue) ?? "data"}: ${issue.message}`,
+  );
 }

@@ -35,7 +35,11 @@ export const eventSchemas = {
   WorkflowCancelled: v.object({ reason: v.optional(v.string()) }),
   WorkflowTerminated: v.object(operator),
   /** A turn could not be carried out (non-determinism or a bug in workflow code). The run is stuck, nothing is lost. */
-  WorkflowTurnFailed: v.object({ error: ErrorInfo, step: v.optional(v.string()), version: v.optional(v.string()) }),
+  WorkflowTurnFailed: v.object({
+    error: ErrorInfo,
+    step: v.optional(v.string()),
+    version: v.optional(v.string()),
+  }),
   /** Only for drivers and for any attempt after the first. `token` guards a driver's attempt. */
   StepStarted: v.object({ ...attempt, token: v.optional(v.string()), maxAttempts: v.optional(v.number()) }),
   StepCompleted: v.object({ ...attempt, output: v.optional(v.unknown()) }),
@@ -57,7 +61,9 @@ export const eventSchemas = {
 export type EventType = keyof typeof eventSchemas;
 export type EventData<T extends EventType> = v.InferOutput<(typeof eventSchemas)[T]>;
 /** One fact about one run. */
-export type WorkflowEvent = { [T in EventType]: { readonly type: T; readonly data: EventData<T> } }[EventType];
+export type WorkflowEvent = {
+  [T in EventType]: { readonly type: T; readonly data: EventData<T> };
+}[EventType];
 
 export function isEventType(value: unknown): value is EventType {
   return typeof value === "string" && Object.hasOwn(eventSchemas, value);

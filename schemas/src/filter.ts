@@ -3,7 +3,11 @@ import { MillraceError } from "./errors.ts";
 import { isEventType, type EventType } from "./events.ts";
 import { limits } from "./limits.ts";
 
-const values = v.pipe(v.array(v.pipe(v.string(), v.minLength(1), v.maxLength(256))), v.minLength(1), v.maxLength(limits.filterValues));
+const values = v.pipe(
+  v.array(v.pipe(v.string(), v.minLength(1), v.maxLength(256))),
+  v.minLength(1),
+  v.maxLength(limits.filterValues),
+);
 
 /** Which events a subscription gets: the fields are and-ed, the values of one field or-ed, `{}` is everything. */
 export const FilterSchema = v.strictObject({
@@ -34,7 +38,10 @@ export function parseFilter(input: unknown): Filter {
   const { workflow, type, event } = result.output;
   const unknown = event?.find((name) => !isEventType(name));
   if (unknown !== undefined) {
-    throw new MillraceError("filter_invalid", `Filter refused: there is no event type ${JSON.stringify(unknown)}.`);
+    throw new MillraceError(
+      "filter_invalid",
+      `Filter refused: there is no event type ${JSON.stringify(unknown)}.`,
+    );
   }
   return {
     ...(workflow === undefined ? {} : { workflow }),
@@ -45,7 +52,8 @@ export function parseFilter(input: unknown): Filter {
 
 /** The same text for filters that mean the same: values sorted and distinct, fields in a fixed order. */
 export function canonicalFilter(filter: Filter): string {
-  const sorted = (list: readonly string[] | undefined) => (list === undefined ? undefined : [...new Set(list)].sort());
+  const sorted = (list: readonly string[] | undefined) =>
+    list === undefined ? undefined : [...new Set(list)].sort();
   return JSON.stringify({
     workflow: sorted(filter.workflow),
     type: sorted(filter.type),

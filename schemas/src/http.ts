@@ -24,18 +24,31 @@ export const ReasonRequest = v.strictObject({
 export const StepCompleteRequest = v.strictObject({ token: v.string(), output: v.optional(v.unknown()) });
 export const StepFailRequest = v.strictObject({
   token: v.string(),
-  error: v.object({ message: v.string(), name: v.optional(v.string()), code: v.optional(v.string()), retryable: v.optional(v.boolean()) }),
+  error: v.object({
+    message: v.string(),
+    name: v.optional(v.string()),
+    code: v.optional(v.string()),
+    retryable: v.optional(v.boolean()),
+  }),
 });
 export const StepBeginRequest = v.strictObject({
   /** Attempts in all, default 3. */
   maxAttempts: v.optional(v.pipe(v.number(), v.integer(), v.minValue(1), v.maxValue(1_000))),
 });
 export const RunCompleteRequest = v.strictObject({ output: v.optional(v.unknown()) });
-export const RunFailRequest = v.strictObject({ error: v.object({ message: v.string(), name: v.optional(v.string()), code: v.optional(v.string()) }) });
+export const RunFailRequest = v.strictObject({
+  error: v.object({ message: v.string(), name: v.optional(v.string()), code: v.optional(v.string()) }),
+});
 
 /** Answer of `begin`: what the driver does now. */
 export type BeginOutcome =
-  | { readonly outcome: "execute"; readonly token: string; readonly attempt: number; readonly idempotencyKey: string; readonly sequence: number }
+  | {
+      readonly outcome: "execute";
+      readonly token: string;
+      readonly attempt: number;
+      readonly idempotencyKey: string;
+      readonly sequence: number;
+    }
   | { readonly outcome: "completed"; readonly output: unknown; readonly sequence: number }
   | { readonly outcome: "failed"; readonly error: ErrorInfo; readonly sequence: number }
   | { readonly outcome: "wait"; readonly until: string; readonly sequence: number };

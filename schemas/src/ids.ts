@@ -48,7 +48,8 @@ export function parseStepRef(ref: string): StepRef {
   const digits = hash === -1 ? "1" : ref.slice(hash + 1);
   const occurrence = /^[1-9][0-9]{0,5}$/.test(digits) ? Number(digits) : 0;
   // oxlint-disable-next-line no-control-regex -- control characters are what this looks for
-  const nameOk = name.length > 0 && name.length <= limits.stepNameChars && !/[\u0000-\u001f\u007f]/.test(name);
+  const nameOk =
+    name.length > 0 && name.length <= limits.stepNameChars && !/[\u0000-\u001f\u007f]/.test(name);
   if (!nameOk || occurrence < 1 || occurrence > limits.stepOccurrences) {
     throw new MillraceError(
       "invalid_id",

@@ -1,8 +1,35 @@
-export { commitHeaders, commitVersion, decodeCommit, encodeCommit, validateEvent, type RunCondition } from "./commit.ts";
+export {
+  commitHeaders,
+  commitVersion,
+  decodeCommit,
+  encodeCommit,
+  validateEvent,
+  type RunCondition,
+} from "./commit.ts";
 export { epochOf, formatCursor, parseCursor, type Cursor } from "./cursor.ts";
-export { errorCodeOf, isMillraceError, MillraceError, type ErrorCode, type MillraceErrorOptions } from "./errors.ts";
-export { ErrorInfo, eventSchemas, isEventType, type EventData, type EventType, type WorkflowEvent } from "./events.ts";
-export { canonicalFilter, FilterSchema, matchesEvent, matchesRun, parseFilter, type Filter } from "./filter.ts";
+export {
+  errorCodeOf,
+  isMillraceError,
+  MillraceError,
+  type ErrorCode,
+  type MillraceErrorOptions,
+} from "./errors.ts";
+export {
+  ErrorInfo,
+  eventSchemas,
+  isEventType,
+  type EventData,
+  type EventType,
+  type WorkflowEvent,
+} from "./events.ts";
+export {
+  canonicalFilter,
+  FilterSchema,
+  matchesEvent,
+  matchesRun,
+  parseFilter,
+  type Filter,
+} from "./filter.ts";
 export {
   ReasonRequest,
   RunCompleteRequest,
@@ -16,7 +43,16 @@ export {
   type Page,
   type Problem,
 } from "./http.ts";
-export { assertNamespace, assertWorkflowId, assertWorkflowType, fnv1a, parseStepRef, shardOf, stepKey, type StepRef } from "./ids.ts";
+export {
+  assertNamespace,
+  assertWorkflowId,
+  assertWorkflowType,
+  fnv1a,
+  parseStepRef,
+  shardOf,
+  stepKey,
+  type StepRef,
+} from "./ids.ts";
 export { defaultShardCount, limits } from "./limits.ts";
 export {
   ClientFrame,
@@ -34,7 +70,16 @@ export {
   type SubscribeFrame,
   type SubscriptionMode,
 } from "./protocol.ts";
-export { isFinalRow, isoTime, progressOf, toRow, toUpdate, type StepRow, type WorkflowRow, type WorkflowUpdate } from "./row.ts";
+export {
+  isFinalRow,
+  isoTime,
+  progressOf,
+  toRow,
+  toUpdate,
+  type StepRow,
+  type WorkflowRow,
+  type WorkflowUpdate,
+} from "./row.ts";
 export {
   evolve,
   evolveCommit,
@@ -47,4 +92,11 @@ export {
   type StepState,
   type StepStatus,
 } from "./run-state.ts";
-export { announceSubject, anyTypeSubject, logNames, parseRunSubject, runSubject, type LogNames } from "./subjects.ts";
+export {
+  announceSubject,
+  anyTypeSubject,
+  logNames,
+  parseRunSubject,
+  runSubject,
+  type LogNames,
+} from "./subjects.ts";

@@ -48,7 +48,12 @@ const subscriptionId = v.pipe(v.number(), v.integer(), v.minValue(0), v.maxValue
 const sequence = v.pipe(v.number(), v.integer(), v.minValue(0));
 
 export const ClientFrame = v.variant("t", [
-  v.object({ t: v.literal("hello"), v: v.number(), token: v.optional(v.string()), client: v.optional(v.pipe(v.string(), v.maxLength(128))) }),
+  v.object({
+    t: v.literal("hello"),
+    v: v.number(),
+    token: v.optional(v.string()),
+    client: v.optional(v.pipe(v.string(), v.maxLength(128))),
+  }),
   v.object({
     t: v.literal("sub"),
     i: subscriptionId,
@@ -69,8 +74,20 @@ export type SubscribeFrame = Extract<ClientFrame, { t: "sub" }>;
 export type StreamShape = "events" | "state";
 
 /** `[sequence, type, workflowId, at, data]`; in a state frame `[sequence, "state", workflowId, at, row]`. */
-export type EventEntry = readonly [sequence: number, type: EventType, workflowId: string, at: string, data: unknown];
-export type StateEntry = readonly [sequence: number, type: "state", workflowId: string, at: string, row: WorkflowRow];
+export type EventEntry = readonly [
+  sequence: number,
+  type: EventType,
+  workflowId: string,
+  at: string,
+  data: unknown,
+];
+export type StateEntry = readonly [
+  sequence: number,
+  type: "state",
+  workflowId: string,
+  at: string,
+  row: WorkflowRow,
+];
 
 export type SubscriptionMode = "catchup" | "snapshot" | "live";
 export type BehindReason = "slow" | "window" | "tail";
@@ -91,16 +108,50 @@ export type ServerFrame =
       readonly ttl?: number;
       readonly limits: { readonly subs: number; readonly frame: number };
     }
-  | { readonly t: "subbed"; readonly i: number; readonly f: number; readonly mode: SubscriptionMode; readonly s: number; readonly head: number; readonly resumed: boolean }
+  | {
+      readonly t: "subbed";
+      readonly i: number;
+      readonly f: number;
+      readonly mode: SubscriptionMode;
+      readonly s: number;
+      readonly head: number;
+      readonly resumed: boolean;
+    }
   | { readonly t: "snap"; readonly i: number; readonly rows: readonly WorkflowRow[]; readonly more: boolean }
   | { readonly t: "snapend"; readonly i: number; readonly e: string; readonly s: number }
-  | { readonly t: "ev"; readonly f: number; readonly p: number; readonly s: number; readonly d: readonly (EventEntry | StateEntry)[] }
+  | {
+      readonly t: "ev";
+      readonly f: number;
+      readonly p: number;
+      readonly s: number;
+      readonly d: readonly (EventEntry | StateEntry)[];
+    }
   | { readonly t: "bm"; readonly f: number; readonly p: number; readonly s: number }
   | { readonly t: "live"; readonly i: number; readonly s: number }
-  | { readonly t: "behind"; readonly i: number; readonly s: number; readonly head: number; readonly why: BehindReason }
+  | {
+      readonly t: "behind";
+      readonly i: number;
+      readonly s: number;
+      readonly head: number;
+      readonly why: BehindReason;
+    }
   | { readonly t: "hb"; readonly s: number; readonly l: readonly (readonly [f: number, last: number])[] }
   | { readonly t: "end"; readonly i: number; readonly s: number }
-  | { readonly t: "gone"; readonly i: number; readonly why: GoneReason; readonly e: string; readonly first: number; readonly head: number }
-  | { readonly t: "err"; readonly i?: number; readonly code: ErrorCode; readonly msg: string; readonly retry: boolean; readonly after: number }
+  | {
+      readonly t: "gone";
+      readonly i: number;
+      readonly why: GoneReason;
+      readonly e: string;
+      readonly first: number;
+      readonly head: number;
+    }
+  | {
+      readonly t: "err";
+      readonly i?: number;
+      readonly code: ErrorCode;
+      readonly msg: string;
+      readonly retry: boolean;
+      readonly after: number;
+    }
   | { readonly t: "bye"; readonly code: number; readonly min: number; readonly max: number }
   | { readonly t: "pong"; readonly n?: number };

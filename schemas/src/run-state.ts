@@ -137,7 +137,12 @@ export function evolve(state: RunState, event: WorkflowEvent, position: EventPos
   apply(state, event, position);
   state.updatedAt = position.at;
   // Any progress of its own shows that the run is not stuck any more; facts from outside do not.
-  if (stuckBefore && state.status === "stuck" && event.type !== "WorkflowTurnFailed" && event.type !== "WorkflowCancelRequested") {
+  if (
+    stuckBefore &&
+    state.status === "stuck" &&
+    event.type !== "WorkflowTurnFailed" &&
+    event.type !== "WorkflowCancelRequested"
+  ) {
     state.status = "running";
     state.error = null;
   }
@@ -187,7 +192,8 @@ function apply(state: RunState, event: WorkflowEvent, position: EventPosition): 
       step.nextAttemptAt = null;
       step.token = event.data.token ?? null;
       step.maxAttempts = event.data.maxAttempts ?? step.maxAttempts;
-      state.message = `Step ${stepLabel(step)} started` + (step.attempt > 1 ? ` (attempt ${step.attempt})` : "");
+      state.message =
+        `Step ${stepLabel(step)} started` + (step.attempt > 1 ? ` (attempt ${step.attempt})` : "");
       return;
     }
     case "StepCompleted": {
@@ -243,7 +249,10 @@ function close(state: RunState, status: RunStatus, message: string, position: Ev
   if (status !== "failed") state.error = null;
 }
 
-function openStep(state: RunState, ref: EventData<"StepCompleted"> | { name: string; occurrence: number }): StepState | null {
+function openStep(
+  state: RunState,
+  ref: EventData<"StepCompleted"> | { name: string; occurrence: number },
+): StepState | null {
   const key = stepKey(ref.name, ref.occurrence);
   let step = state.steps.get(key);
   if (step === undefined) {

@@ -12,7 +12,11 @@ export interface LogNames {
 
 export function logNames(namespace: string): LogNames {
   assertNamespace(namespace);
-  return { stream: `MILLRACE_${namespace}`, registryBucket: `MILLRACE_${namespace}_REGISTRY`, all: `mr.${namespace}.>` };
+  return {
+    stream: `MILLRACE_${namespace}`,
+    registryBucket: `MILLRACE_${namespace}_REGISTRY`,
+    all: `mr.${namespace}.>`,
+  };
 }
 
 /** One subject per run: `mr.<ns>.<shard>.<type>.<workflowId>`. */
