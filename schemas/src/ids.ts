@@ -41,15 +41,16 @@ export function stepKey(name: string, occurrence: number): string {
   return occurrence === 1 ? name : `${name}#${occurrence}`;
 }
 
+// oxlint-disable-next-line no-control-regex -- control characters are what this looks for
+const controlCharacter = /[\u0000-\u001f\u007f]/;
+
 /** Reads `charge` or `charge#2`. `invalid_id` when the name is empty, too long, or has control characters or a stray `#`. */
 export function parseStepRef(ref: string): StepRef {
   const hash = ref.indexOf("#");
   const name = hash === -1 ? ref : ref.slice(0, hash);
   const digits = hash === -1 ? "1" : ref.slice(hash + 1);
   const occurrence = /^[1-9][0-9]{0,5}$/.test(digits) ? Number(digits) : 0;
-  // oxlint-disable-next-line no-control-regex -- control characters are what this looks for
-  const nameOk =
-    name.length > 0 && name.length <= limits.stepNameChars && !/[\u0000-\u001f\u007f]/.test(name);
+  const nameOk = name.length > 0 && name.length <= limits.stepNameChars && !controlCharacter.test(name);
   if (!nameOk || occurrence < 1 || occurrence > limits.stepOccurrences) {
     throw new MillraceError(
       "invalid_id",
