@@ -4,6 +4,7 @@ import { afterEach, describe, expect, test } from "vitest";
 import { connect } from "./connect.ts";
 import { defineWorkflow } from "./definition.ts";
 import { CancelledError, NonRetryableError } from "./failures.ts";
+import { silentLogger } from "./logger.ts";
 import type { Millrace } from "./millrace.ts";
 
 const open: Millrace[] = [];
@@ -278,6 +279,39 @@ describe("a run", () => {
     ]);
     expect((await events()).at(-1)).toMatchObject({ data: { error: { code: "non_deterministic_call" } } });
     await worker.drain({ deadlineMs: 0 });
+  });
+
+  test("a commit that cannot be read stops the run and nothing is appended to it, also not again and again", async () => {
+    const server = createMemoryServer();
+    const millrace = await connected(server);
+    const errors: string[] = [];
+    const other = await connect({
+      log: createMemoryLog({ server }),
+      logger: { ...silentLogger, error: (_fields, message) => errors.push(message) },
+    });
+    open.push(other);
+    let finish = (): void => undefined;
+    const gate = new Promise<void>((resolve) => (finish = resolve));
+    const reading = defineWorkflow({ type: "reading" }, async (ctx) => {
+      await ctx.step("one", () => 1);
+      await ctx.step("two", () => gate);
+    });
+    const worker = await other.worker({ workflows: [reading] });
+    await millrace.start(reading, null, { id: "poisoned" });
+    await expect.poll(async () => (await millrace.log.load("poisoned")).length).toBe(2);
+    const head = { workflowId: "poisoned", type: "reading", commitId: "01J00000000000000000000000" };
+    const body = new TextEncoder().encode('{"v":1,"events":[{"type":"FromTheFuture","data":{}}]}');
+    const sequence = (await millrace.log.last("poisoned"))?.sequence ?? 0;
+    await server.publish(
+      millrace.log.namespace,
+      { ...head, writer: null, condition: null, dueAt: null, body },
+      { sequence, anyType: false },
+    );
+    await expect.poll(() => errors.some((message) => message.includes("FromTheFuture"))).toBe(true);
+    finish();
+    await worker.drain();
+    expect(await millrace.log.load("poisoned")).toHaveLength(3);
+    expect(errors.length).toBeLessThan(5);
   });
 
   test("a recorded step that the code no longer asks for is non-determinism, told once", async () => {

@@ -265,8 +265,8 @@ export class Run {
     try {
       input = await parseInput(definition, state.input);
     } catch (error) {
-      await this.#commit([{ type: "WorkflowFailed", data: { error: toErrorInfo(error) } }]);
-      return this.#done();
+      const failed = await this.#commit([{ type: "WorkflowFailed", data: { error: toErrorInfo(error) } }]);
+      return failed ? this.#done() : this.#rebuild();
     }
     const activation = new Activation({
       definition,
@@ -309,6 +309,11 @@ export class Run {
     this.#deps.logger.error(fields, `Run ${this.id} is stuck: ${info.message}`);
     const delivered = this.#delivered;
     this.#delivered = [];
+    // A history that cannot be read is for an operator: nothing may be appended to what we do not understand.
+    if (isMillraceError(error, "commit_malformed") || isMillraceError(error, "event_type_unknown")) {
+      this.#discard();
+      return;
+    }
     // Told once: a run that is stuck for the same reason after every restart must not fill its history with it.
     const told = status === "stuck" && this.#state.error?.message === info.message && delivered.length === 0;
     try {
