@@ -4,6 +4,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { promisify } from "node:util";
+import { isMillraceError } from "@millrace/schemas";
 import { connect, nkeys } from "nats";
 import { afterEach, beforeAll, expect, test } from "vitest";
 import { brokerAuthError, connectionOptionsFromEnvironment } from "./connection-options.ts";
@@ -107,7 +108,13 @@ test("TLS: own authority, client certificate, and never without it when asked fo
   const pair = { MILLRACE_NATS_CERT: cert, MILLRACE_NATS_KEY: key };
   await expect(reach({ MILLRACE_NATS_URL: url, MILLRACE_NATS_CA: cert, ...pair })).resolves.toBe("reached");
   await expect(reach({ MILLRACE_NATS_URL: url, ...pair })).rejects.toEqual(refusal("tls"));
-  await expect(reach({ MILLRACE_NATS_URL: url, MILLRACE_NATS_CA: cert })).rejects.toEqual(refusal("tls"));
+  // In TLS 1.3 the client has finished when the server misses its certificate, and the server's reset may overtake its
+  // alert: such a reset cannot be told from that of a broker that dies.
+  const uncertified = reach({ MILLRACE_NATS_URL: url, MILLRACE_NATS_CA: cert });
+  await expect(uncertified).rejects.toSatisfy(
+    (error: Error & { readonly code?: unknown }) =>
+      isMillraceError(error, "broker_auth_failed") || error.code === "ECONNRESET",
+  );
 
   const plain = await serverWith("");
   await expect(reach({ MILLRACE_NATS_URL: `tls://127.0.0.1:${plain}` })).rejects.toEqual(refusal("tls"));

@@ -22,9 +22,21 @@ const meanings: Readonly<Record<string, { readonly code: ErrorCode; readonly nex
   },
 };
 
+const rebuild = "It belongs to another Node version or was never built: run npm rebuild better-sqlite3.";
+
 /** SQLite's errors as ours; anything else is passed through unchanged. `attempt` begins the message. */
 export function sqliteError(error: unknown, attempt: string): unknown {
-  if (!(error instanceof Error) || !("code" in error) || typeof error.code !== "string") return error;
+  if (!(error instanceof Error)) return error;
+  // `tries` is what the loader of the binary adds when it finds none.
+  if (("code" in error && error.code === "ERR_DLOPEN_FAILED") || "tries" in error) {
+    const [reason = ""] = error.message.split("\n");
+    return new MillraceError(
+      "native_module_unsupported",
+      `${attempt} failed: the better-sqlite3 binary does not load on Node ${process.versions.node} (${reason}). ${rebuild}`,
+      { cause: error },
+    );
+  }
+  if (!("code" in error) || typeof error.code !== "string") return error;
   // Extended codes append to the primary one: SQLITE_IOERR_WRITE.
   const primary = Object.keys(meanings).find((name) => String(error.code).startsWith(name));
   const meaning = primary === undefined ? undefined : meanings[primary];
