@@ -1,5 +1,7 @@
 /** What a new user does first: start it, paste the command that the ready line gives, and watch the run end. */
 import { spawn } from "node:child_process";
+import { once } from "node:events";
+import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
@@ -42,6 +44,20 @@ it("starts with one command, and the curl of its ready line starts a run whose u
     updates.close();
     const row = JSON.parse(await shell(`curl -s ${url}/v1/workflows/${id}`)) as object;
     expect(row).toMatchObject({ id, type: "hello", status: "completed", output: { greeting: "Hello Ada" } });
+
+    // The README's two programs: one defines, runs and awaits a workflow; the other follows, and resumes when run again.
+    const natsUrl = /nats:\/\/127\.0\.0\.1:\d+/.exec(ready)?.[0] ?? "";
+    expect(await shell(`MILLRACE_NATS_URL=${natsUrl} node ${example("greet")}`)).toBe(
+      "Hello Ada (greet-7/1/write#1)\n",
+    );
+    const cursorFile = join(folder.path, "cursor.txt");
+    const first = await follow(url, cursorFile, "WorkflowCompleted greet-7");
+    expect(first.filter((line) => line.endsWith("WorkflowStarted greet-7"))).toHaveLength(1);
+    await shell(curl);
+    const second = await follow(url, cursorFile, "WorkflowCompleted");
+    const sequences = [...first, ...second].map((line) => Number(line.split(" ")[0]));
+    expect(sequences).toEqual(sequences.toSorted((a, b) => a - b));
+    expect(second.join("\n")).not.toContain("greet-7");
   } finally {
     server.kill("SIGTERM");
     const code = await within("it drains", 30_000, ended);
@@ -49,6 +65,33 @@ it("starts with one command, and the curl of its ready line starts a run whose u
     expect(code).toBe(0);
   }
 });
+
+/** Runs the following example until it has said a line with this text and stored its cursor, then kills it. */
+async function follow(url: string, cursorFile: string, until: string): Promise<string[]> {
+  const before = await readFile(cursorFile, "utf8").catch(() => "");
+  const child = spawn(process.execPath, [example("follow"), cursorFile, url], {
+    stdio: ["ignore", "pipe", "inherit"],
+  });
+  const said: string[] = [];
+  const found = new Promise<void>((resolve) => {
+    createInterface({ input: child.stdout }).on("line", (line) => {
+      said.push(line);
+      if (line.includes(until)) resolve();
+    });
+  });
+  await within(`follow says ${until}`, 20_000, found);
+  const lastSequence = said.at(-1)?.split(" ")[0] ?? "";
+  await expect
+    .poll(() => readFile(cursorFile, "utf8").catch(() => before), { timeout: 10_000 })
+    .toMatch(new RegExp(`\\.${lastSequence}$`));
+  child.kill("SIGKILL");
+  await once(child, "close");
+  return said;
+}
+
+function example(name: string): string {
+  return fileURLToPath(new URL(`../../examples/dist/${name}.js`, import.meta.url));
+}
 
 async function shell(command: string): Promise<string> {
   const child = spawn("sh", ["-c", command], { stdio: ["ignore", "pipe", "ignore"] });
