@@ -1,4 +1,4 @@
-import { createMemoryLog } from "@millrace/event-log";
+import { createMemoryLog, createMemoryServer } from "@millrace/event-log";
 import { afterEach, describe, expect, test } from "vitest";
 import { connect } from "./connect.ts";
 import { retryDelayMs } from "./core/attempt.ts";
@@ -64,4 +64,38 @@ describe("a step's retry policy", () => {
     expect(event.data.nextAttemptAt).toBeGreaterThanOrEqual(before + asked);
     expect(event.data.nextAttemptAt).toBeLessThanOrEqual(after + asked);
   });
+
+  test("no attempt begins before it is due, also when another process has taken the run over", async () => {
+    const server = createMemoryServer();
+    const calledAt: number[] = [];
+    const flaky = defineWorkflow({ type: "flaky" }, (ctx) =>
+      ctx.step(
+        "x",
+        (step) => {
+          calledAt.push(Date.now());
+          if (step.attempt < 3) throw new Error("not yet");
+        },
+        { retry: { initialDelayMs: 150, factor: 1, jitter: "none" } },
+      ),
+    );
+    const first = await connect({ log: createMemoryLog({ server }) });
+    open.push(first);
+    const worker = await first.worker({ workflows: [flaky] });
+    const handle = await first.start(flaky, null, { id: "f" });
+    // The first retry is waited for here, the second one elsewhere.
+    await expect.poll(async () => (await dueTimes(first)).length).toBe(2);
+    await worker.drain();
+    const second = await connect({ log: createMemoryLog({ server }) });
+    open.push(second);
+    await second.worker({ workflows: [flaky] });
+    await handle.result();
+    const due = await dueTimes(first);
+    expect(calledAt).toHaveLength(3);
+    for (const [n, at] of due.entries()) expect(calledAt[n + 1]).toBeGreaterThanOrEqual(at);
+  });
 });
+
+async function dueTimes(millrace: Millrace): Promise<number[]> {
+  const events = (await millrace.log.load("f")).flatMap((commit) => commit.events);
+  return events.flatMap((event) => (event.type === "StepRetryScheduled" ? [event.data.nextAttemptAt] : []));
+}
