@@ -313,6 +313,7 @@ describe("millrace.v1: bad input", () => {
     ["an unknown kind", { t: "what" }],
     ["a sub without an id", { t: "sub" }],
     ["an id that is no number", { t: "sub", i: "1" }],
+    ["an id whose quotation the reason must cut", { t: "sub", i: "\u{1F69A}".repeat(60) }],
   ])("closes with 4500: %s", async (_name, frame) => {
     world = await memoryWorld();
     const client = await world.client();

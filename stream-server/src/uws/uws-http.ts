@@ -52,7 +52,11 @@ export class Exchange {
       res.writeHeader("Cache-Control", "no-store").writeHeader("X-Content-Type-Options", "nosniff");
       for (const [name, value] of Object.entries(headers)) res.writeHeader(name, value);
       if (withBody) res.end(body);
-      else res.endWithoutBody(Buffer.byteLength(body));
+      else {
+        // Given to endWithoutBody, the length is waited for: the response never ends, and the next request is cut off.
+        res.writeHeader("Content-Length", String(Buffer.byteLength(body)));
+        res.endWithoutBody();
+      }
     });
   }
 }

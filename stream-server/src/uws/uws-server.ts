@@ -23,6 +23,7 @@ import type { HttpRequest } from "../http/message.ts";
 import type { StreamHub } from "../stream-hub.ts";
 import { StreamSession } from "../stream-session.ts";
 import { UpdatesSession } from "../updates-session.ts";
+import { closeReason } from "./close-reason.ts";
 import { listenExclusively, type Uws } from "./load-uws.ts";
 import { Exchange, readRequest } from "./uws-http.ts";
 
@@ -81,8 +82,7 @@ class UwsSocket implements Socket {
   }
 
   end(code: number, reason: string): void {
-    // A close frame has room for 123 bytes of reason.
-    if (this.#open) this.#ws.end(code, Buffer.from(reason).subarray(0, 123));
+    if (this.#open) this.#ws.end(code, closeReason(reason));
   }
 
   closed(): void {
