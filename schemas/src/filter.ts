@@ -24,8 +24,14 @@ export interface Filter {
 
 /** Checks a filter from outside; `filter_invalid` names the field. Unknown event types are refused: they never match. */
 export function parseFilter(input: unknown): Filter {
-  // An array would pass as an object without fields, and so as "everything".
-  const result = v.safeParse(FilterSchema, Array.isArray(input) ? null : (input ?? {}));
+  if (Array.isArray(input)) {
+    // It would pass as an object without fields, and so as "everything".
+    throw new MillraceError(
+      "filter_invalid",
+      "Filter refused: it is an array. Send an object with workflow, type or event, or {} for everything.",
+    );
+  }
+  const result = v.safeParse(FilterSchema, input ?? {});
   if (!result.success) {
     const issue = result.issues[0];
     throw new MillraceError(

@@ -2,6 +2,13 @@ import * as v from "valibot";
 import type { ErrorCode } from "./errors.ts";
 import type { ErrorInfo } from "./events.ts";
 
+/** valibot takes an array for a record with the keys 0, 1, ... */
+const attributes = v.pipe(
+  v.unknown(),
+  v.check((value) => !Array.isArray(value), "Invalid type: Expected Object but received Array"),
+  v.record(v.string(), v.string()),
+);
+
 /** Body of `POST /v1/workflows`. */
 export const StartRequest = v.strictObject({
   type: v.string(),
@@ -10,7 +17,7 @@ export const StartRequest = v.strictObject({
   version: v.optional(v.pipe(v.string(), v.minLength(1), v.maxLength(64))),
   driver: v.optional(v.picklist(["code", "external"])),
   steps: v.optional(v.pipe(v.array(v.string()), v.maxLength(1_000))),
-  attributes: v.optional(v.record(v.string(), v.string())),
+  attributes: v.optional(attributes),
   allowUnregistered: v.optional(v.boolean()),
 });
 export type StartRequest = v.InferOutput<typeof StartRequest>;

@@ -12,6 +12,8 @@ export const limits = {
   stepOccurrences: 100_000,
   /** Bytes of an HTTP request body. */
   httpBodyBytes: 1_048_576,
+  /** Arrays and objects within each other in a request body: far deeper ones overflow the stack when written again. */
+  jsonDepth: 256,
   /** Bytes of one encoded commit: below the broker's `max_payload` (1 MiB) with room for headers. */
   commitBytes: 1_000_000,
   /** Events in one commit. */

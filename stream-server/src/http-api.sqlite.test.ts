@@ -1,5 +1,5 @@
 import { connect as connectSocket } from "node:net";
-import { afterEach, describe, expect, it } from "vitest";
+import { afterEach, describe, expect, it, vi } from "vitest";
 import { WebSocket } from "ws";
 import type { BeginOutcome, EventRow, Page, Problem, WorkflowRow } from "@millrace/schemas";
 import { memoryWorld, type World } from "./testing/world.ts";
@@ -198,11 +198,74 @@ describe("HTTP API", () => {
     expect(await refused("GET", "/v1/workflows/%E0%A4%A")).toEqual([400, "invalid_request"]);
     expect(await refused("GET", "/v1/workflows/a?min=x")).toEqual([400, "invalid_request"]);
     expect(await refused("GET", "/nowhere")).toEqual([404, "route_unknown"]);
-    expect(await refused("GET", "/v1/stream")).toEqual([404, "route_unknown"]);
+    expect(await refused("GET", "/v1/stream")).toEqual([400, "invalid_request"]);
+    expect((await call<Problem>("GET", "/v1/stream")).json.detail).toContain('subprotocol "millrace.v1"');
+    expect((await call<Problem>("GET", "/api/workflows/a/updates")).json.detail).toContain("is a WebSocket");
     expect(await refused("DELETE", "/v1/workflows/a")).toEqual([405, "method_not_allowed"]);
     expect((await call("DELETE", "/v1/workflows/a")).headers.get("allow")).toBe("GET");
     expect(await refused("GET", "/v1/workflows/a?min=9")).toEqual([503, "projector_behind"]);
     expect((await call("GET", "/v1/workflows/a?min=9")).headers.get("retry-after")).toBe("1");
+  });
+
+  it("takes no array for an object, and no query that says two things", async () => {
+    world = await memoryWorld();
+    await call("POST", "/v1/workflows", { ...external, id: "a" });
+    const wrong: readonly (readonly [string, string, unknown])[] = [
+      ["POST", "/v1/workflows/a/cancel", []],
+      ["POST", "/v1/workflows/a/steps/check/begin", []],
+      ["POST", "/v1/workflows", { ...external, attributes: ["x"] }],
+      ["GET", "/v1/workflows?type=permit&type=order", undefined],
+      ["GET", "/v1/workflows?attr.k=1&attr.k=2", undefined],
+      ["GET", "/v1/workflows?limit=1&limit=2", undefined],
+      ["GET", "/v1/workflows/a?at=1&at=2", undefined],
+      ["GET", "/v1/workflows/a/events?after=1&after=2", undefined],
+    ];
+    for (const [method, path, body] of wrong)
+      expect([path, ...(await refused(method, path, body))]).toEqual([path, 400, "invalid_request"]);
+    expect(await refused("GET", "/v1/workflows?type=no%20spaces")).toEqual([400, "invalid_id"]);
+    expect((await call<WorkflowRow>("GET", "/v1/workflows/a?min=1")).json).toMatchObject({
+      status: "running",
+      steps: [],
+    });
+  });
+
+  it("a body too deep to be written again: 422 with limit and actual depth", async () => {
+    world = await memoryWorld();
+    const deep = (levels: number) =>
+      `{"type":"permit","driver":"external","input":${"[".repeat(levels)}${"]".repeat(levels)}}`;
+    expect((await call("POST", "/v1/workflows", deep(255))).status).toBe(201);
+    for (const levels of [256, 400_000]) {
+      const { status, json } = await call<Problem>("POST", "/v1/workflows", deep(levels));
+      expect([status, json.code, json["limit"], json["actual"]]).toEqual([
+        422,
+        "limit_exceeded",
+        256,
+        levels + 1,
+      ]);
+    }
+  });
+
+  it("a history of a run that there is not is 404, also behind a cursor; its end is an empty page", async () => {
+    world = await memoryWorld();
+    await call("POST", "/v1/workflows", { ...external, id: "a" });
+    await world.projection.waitFor(1, 2_000);
+    expect(await refused("GET", "/v1/workflows/none/events?after=0")).toEqual([404, "workflow_not_found"]);
+    expect((await call("GET", "/v1/workflows/a/events?after=1")).json).toEqual({ items: [], next: null });
+    const { status, json } = await call<Problem>("GET", "/v1/workflows/a?at=0");
+    expect([status, json.detail]).toEqual([404, expect.stringContaining("at sequence 0: it starts later")]);
+  });
+
+  it("says when the next attempt is in ISO 8601, as everywhere", async () => {
+    world = await memoryWorld();
+    await call("POST", "/v1/workflows", { ...external, id: "a" });
+    const begun = await call<Begun>("POST", "/v1/workflows/a/steps/check/begin", {});
+    const failed = await call<{ nextAttemptAt: string }>("POST", "/v1/workflows/a/steps/check/fail", {
+      token: begun.json.token,
+      error: { message: "no" },
+    });
+    const waiting = await call("POST", "/v1/workflows/a/steps/check/begin", {});
+    expect(failed.json.nextAttemptAt).toMatch(/^\d{4}-.*Z$/);
+    expect(waiting.json).toMatchObject({ outcome: "wait", until: failed.json.nextAttemptAt });
   });
 
   it("a body over the limit: 413 with limit and actual size", async () => {
@@ -237,6 +300,23 @@ describe("HTTP API", () => {
     socket.write('POST /v1/workflows HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n{"type"');
     socket.destroy();
     expect((await call("GET", "/healthz")).json).toEqual({ alive: true });
+    const gone = /status="499"\} 1/;
+    await vi.waitFor(async () => expect((await call("GET", "/metrics")).text).toMatch(gone), 2_000);
+  });
+
+  it("keeps the connection after HEAD", async () => {
+    world = await memoryWorld();
+    const socket = connectSocket(world.server.port, "127.0.0.1");
+    let text = "";
+    socket.on("data", (chunk: Buffer) => (text += chunk.toString()));
+    const closed = new Promise<void>((resolve) => socket.once("close", () => resolve()));
+    socket.write("HEAD /healthz HTTP/1.1\r\nHost: x\r\n\r\n");
+    await vi.waitFor(() => expect(text).toMatch(/Content-Length: 14\r\n[^]*\r\n\r\n$/), 2_000);
+    socket.write("GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+    await vi.waitFor(() => expect(text).toMatch(/\r\n\r\n\{"alive":true\}$/), 2_000);
+    expect(text.match(/200 OK/g)).toHaveLength(2);
+    socket.destroy();
+    await closed;
   });
 
   it("answers health, readiness, metrics, HEAD, and what is here", async () => {

@@ -1,4 +1,4 @@
-import { MillraceError } from "@millrace/schemas";
+import { limits, MillraceError } from "@millrace/schemas";
 import * as v from "valibot";
 import type { HttpRequest } from "./message.ts";
 
@@ -21,6 +21,23 @@ export async function parseBody<Schema extends v.GenericSchema>(
       { cause },
     );
   }
+  if (Array.isArray(value)) {
+    // valibot takes an array for an object without fields.
+    throw new MillraceError(
+      "invalid_request",
+      `${request.method} ${request.path} refused at the body: expected an object but received an array.`,
+      { details: { at: "the body" } },
+    );
+  }
+  const depth = depthOf(value);
+  if (depth > limits.jsonDepth) {
+    throw new MillraceError(
+      "limit_exceeded",
+      `${request.method} ${request.path} refused: its JSON is ${depth} levels deep, the limit is ${limits.jsonDepth}. ` +
+        "Flatten it, or send it as a string.",
+      { details: { limit: limits.jsonDepth, actual: depth } },
+    );
+  }
   const result = v.safeParse(schema, value);
   if (result.success) return result.output;
   const [issue] = result.issues;
@@ -34,10 +51,32 @@ export async function parseBody<Schema extends v.GenericSchema>(
   );
 }
 
+/** Levels of arrays and objects, counted without recursion: the value may be too deep for that. */
+function depthOf(value: unknown): number {
+  let depth = 0;
+  let level = [value];
+  for (;;) {
+    const containers = level.filter((each) => typeof each === "object" && each !== null);
+    if (containers.length === 0) return depth;
+    depth++;
+    level = containers.flatMap((each) => Object.values(each) as unknown[]);
+  }
+}
+
+/** A query parameter; `invalid_request` when it is given more than once, since all but one would be ignored. */
+export function singleParam(query: URLSearchParams, name: string): string | undefined {
+  const [text, ...more] = query.getAll(name);
+  if (more.length === 0) return text;
+  throw new MillraceError(
+    "invalid_request",
+    `${name.slice(0, 80)} is given ${more.length + 1} times in the query. Give it once.`,
+  );
+}
+
 /** A query parameter that is a sequence. `invalid_request` when it is none. */
 export function sequenceParam(query: URLSearchParams, name: string): number | undefined {
-  const text = query.get(name);
-  if (text === null) return undefined;
+  const text = singleParam(query, name);
+  if (text === undefined) return undefined;
   const value = Number(text);
   if (/^[0-9]{1,16}$/.test(text) && Number.isSafeInteger(value)) return value;
   throw new MillraceError(
@@ -48,8 +87,8 @@ export function sequenceParam(query: URLSearchParams, name: string): number | un
 
 /** `limit=` of a list: 1 to `max`. */
 export function limitParam(query: URLSearchParams, max: number): number | undefined {
-  const text = query.get("limit");
-  if (text === null) return undefined;
+  const text = singleParam(query, "limit");
+  if (text === undefined) return undefined;
   const value = Number(text);
   if (/^[0-9]{1,9}$/.test(text) && value >= 1 && value <= max) return value;
   throw new MillraceError("invalid_request", `limit=${text.slice(0, 80)} is not 1 to ${max}.`, {

@@ -58,7 +58,8 @@ export const statusOf: Readonly<Record<ErrorCode, number>> = {
   step_failed: 500,
   step_timeout: 500,
   workflow_failed: 500,
-  cancelled: 500,
+  // Over HTTP, the client that went away: nobody reads it, and it is no failure of ours.
+  cancelled: 499,
   terminated: 500,
   workflow_timed_out: 500,
   internal: 500,

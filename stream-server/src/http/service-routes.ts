@@ -1,4 +1,4 @@
-import { isMillraceError, MillraceError } from "@millrace/schemas";
+import { isMillraceError, MillraceError, streamSubprotocol } from "@millrace/schemas";
 import type { StreamHub } from "../stream-hub.ts";
 import { json, type HttpAnswer } from "./message.ts";
 import type { Route } from "./router.ts";
@@ -42,10 +42,25 @@ export function serviceRoutes(
       path: "/",
       handler: () => json(200, { name: "millrace", node: hub.settings.node, paths }),
     },
+    // Only requests without a WebSocket upgrade come here.
+    { method: "GET", path: "/v1/stream", handler: () => refuseWithoutUpgrade("/v1/stream") },
+    {
+      method: "GET",
+      path: "/api/workflows/{id}/updates",
+      handler: () => refuseWithoutUpgrade("/api/workflows/{id}/updates"),
+    },
     { method: "GET", path: "/healthz", handler: () => json(200, { alive: true }) },
     { method: "GET", path: "/readyz", handler: ready },
     { method: "GET", path: "/metrics", handler: metrics },
   ];
+}
+
+function refuseWithoutUpgrade(path: string): never {
+  throw new MillraceError(
+    "invalid_request",
+    `GET ${path} refused: it is a WebSocket, and the request has no upgrade to one. Connect with ws:// or wss://` +
+      (path === "/v1/stream" ? `, subprotocol "${streamSubprotocol}".` : "."),
+  );
 }
 
 async function within<T>(promise: Promise<T>, timeoutMs: number): Promise<T> {

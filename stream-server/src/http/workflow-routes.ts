@@ -3,6 +3,7 @@ import type { Millrace, StartOptions } from "@millrace/engine";
 import type { ListOptions, Projection } from "@millrace/projector";
 import {
   assertWorkflowId,
+  assertWorkflowType,
   limits,
   MillraceError,
   parseStepRef,
@@ -18,7 +19,7 @@ import {
   type RunStatus,
 } from "@millrace/schemas";
 import { json, type HttpAnswer, type HttpRequest } from "./message.ts";
-import { limitParam, parseBody, sequenceParam } from "./parse-body.ts";
+import { limitParam, parseBody, sequenceParam, singleParam } from "./parse-body.ts";
 import type { Params, Route } from "./router.ts";
 
 export interface WorkflowRoutesOptions {
@@ -55,20 +56,23 @@ export function workflowRoutes({
 
   function list({ query }: HttpRequest): HttpAnswer {
     const attributes: Record<string, string> = {};
-    for (const [name, value] of query)
-      if (name.startsWith("attr.")) attributes[name.slice("attr.".length)] = value;
-    const status = query.get("status");
-    if (status !== null && !isRunStatus(status)) {
+    for (const name of query.keys()) {
+      if (name.startsWith("attr.")) attributes[name.slice("attr.".length)] = singleParam(query, name) ?? "";
+    }
+    const type = singleParam(query, "type");
+    if (type !== undefined) assertWorkflowType(type);
+    const status = singleParam(query, "status");
+    if (status !== undefined && !isRunStatus(status)) {
       throw new MillraceError(
         "invalid_request",
         `status=${status.slice(0, 80)} is none of ${runStatuses.join(", ")}.`,
       );
     }
     const options: ListOptions = defined({
-      type: query.get("type") ?? undefined,
-      status: status ?? undefined,
+      type,
+      status,
       attributes: Object.keys(attributes).length === 0 ? undefined : attributes,
-      after: query.get("after") ?? undefined,
+      after: singleParam(query, "after"),
       limit: limitParam(query, limits.pageItems),
     });
     const { items, next, sequence } = projection.list(options);
@@ -82,20 +86,21 @@ export function workflowRoutes({
     if (min !== undefined) await projection.waitFor(min, projectorWaitMs);
     if (at !== undefined) {
       const state = projection.stateAt(id, at);
-      if (state === null) throw notFound(id, `as of sequence ${at}`);
+      if (state === null) throw notStartedAt(id, at);
       return json(200, toRow(state), { "Millrace-Sequence": String(at) });
     }
     const { rows, sequence } = projection.snapshot({ workflow: [id] }, 1);
-    if (rows[0] === undefined) throw notFound(id, `as of sequence ${sequence}`);
+    if (rows[0] === undefined) throw notFound(id, sequence);
     return json(200, rows[0], { "Millrace-Sequence": String(sequence) });
   }
 
   function events({ query }: HttpRequest, params: Params): HttpAnswer {
     const id = idParam(params);
-    const after = query.get("after") ?? undefined;
+    const after = singleParam(query, "after");
     const page = projection.events(id, defined({ after, limit: limitParam(query, limits.pageItems) }));
-    if (page.items.length === 0 && after === undefined) {
-      throw notFound(id, `as of sequence ${projection.checkpoint().sequence}`);
+    if (page.items.length === 0) {
+      const { rows, sequence } = projection.snapshot({ workflow: [id] }, 1);
+      if (rows.length === 0) throw notFound(id, sequence);
     }
     return json(200, page);
   }
@@ -127,7 +132,9 @@ export function workflowRoutes({
   async function failStep(request: HttpRequest, params: Params): Promise<HttpAnswer> {
     const [id, step] = [idParam(params), stepParam(params)];
     const { token, error } = await parseBody(request, StepFailRequest);
-    return json(200, await millrace.driver.failStep(id, step, token, error));
+    const { nextAttemptAt, ...failed } = await millrace.driver.failStep(id, step, token, error);
+    const next = nextAttemptAt === null ? null : new Date(nextAttemptAt).toISOString();
+    return json(200, { ...failed, nextAttemptAt: next });
   }
 
   async function complete(request: HttpRequest, params: Params): Promise<HttpAnswer> {
@@ -165,7 +172,7 @@ function idOfKey(key: string): string {
   if (key.length === 0 || key.length > idempotencyKeyChars) {
     throw new MillraceError(
       "limit_exceeded",
-      `Idempotency-Key has ${key.length} characters, the limit is 1 to ${idempotencyKeyChars}. Use a shorter key.`,
+      `Idempotency-Key has ${key.length} characters, the limit is 1 to ${idempotencyKeyChars}. Send a key within it, or none.`,
       { details: { limit: idempotencyKeyChars, actual: key.length } },
     );
   }
@@ -188,11 +195,20 @@ function isRunStatus(value: string): value is RunStatus {
   return (runStatuses as readonly string[]).includes(value);
 }
 
-function notFound(id: string, when: string): MillraceError {
+function notFound(id: string, sequence: number): MillraceError {
   return new MillraceError(
     "workflow_not_found",
-    `There is no workflow ${id} ${when}. If you have just started it, add ?min= with the sequence of the start's answer.`,
+    `There is no workflow ${id} as of sequence ${sequence}. If you have just started it, wait for it with ` +
+      `GET /v1/workflows/${id}?min= and the sequence of the start's answer.`,
     { details: { id } },
+  );
+}
+
+function notStartedAt(id: string, at: number): MillraceError {
+  return new MillraceError(
+    "workflow_not_found",
+    `There is no workflow ${id} at sequence ${at}: it starts later, or there is none. GET /v1/workflows/${id}/events has its sequences.`,
+    { details: { id, at } },
   );
 }
 
