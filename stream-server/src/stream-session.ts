@@ -197,7 +197,8 @@ export class StreamSession implements Session, Outlet {
         f: subscription.topic.f,
         mode: "snapshot",
         s: sequence,
-        head: seam.head,
+        // The projector may be ahead of the tail.
+        head: Math.max(seam.head, sequence),
         resumed: false,
       });
       this.#sendSnapshot(entry);
@@ -207,7 +208,8 @@ export class StreamSession implements Session, Outlet {
     const subscription = seam.subscribe(this, i, filter, shape, position, untilClosed);
     entry.subscription = subscription;
     const mode = position >= seam.head && hub.following ? "live" : "catchup";
-    this.control({ t: "subbed", i, f: subscription.topic.f, mode, s: position, head: seam.head, resumed });
+    const head = Math.max(seam.head, position);
+    this.control({ t: "subbed", i, f: subscription.topic.f, mode, s: position, head, resumed });
     seam.pump(subscription);
   }
 
