@@ -236,6 +236,9 @@ describe("millrace dev", () => {
       millrace(["list", "--url", "http://127.0.0.1:1"], { MILLRACE_LOG: "debug" }),
     ]);
     expect(unknownOption.code).toBe(2);
+    expect(unknownOption.stderr).toMatch(/^millrace: invalid_request: unknown option '--nonsense'.*\n$/);
+    const missing = await millrace(["show", "--json"]);
+    expect([missing.code, jsonError(missing).code]).toEqual([2, "invalid_request"]);
     expect(withStack.stderr).toMatch(/millrace: unavailable: [\s\S]*\n\s+at /);
   });
 

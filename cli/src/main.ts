@@ -1,4 +1,5 @@
 #!/usr/bin/env node
+import { MillraceError } from "@millrace/schemas";
 import { CommanderError } from "commander";
 import { processEnvironment, readLogLevel } from "./config.ts";
 import { exitCodes, type ExitCode } from "./core/exit-code.ts";
@@ -19,10 +20,22 @@ async function run(argv: readonly string[]): Promise<ExitCode> {
     }).parseAsync(argv);
     return exitCode;
   } catch (error) {
-    // Commander has said what is wrong, or printed the help that was asked for.
-    if (error instanceof CommanderError) return error.exitCode === 0 ? exitCodes.ok : exitCodes.usage;
-    return reportError(error, { json: argv.includes("--json"), stacks: stacksWanted() });
+    if (error instanceof CommanderError && isHelp(error)) {
+      return error.exitCode === 0 ? exitCodes.ok : exitCodes.usage;
+    }
+    const reported = error instanceof CommanderError ? usageError(error) : error;
+    return reportError(reported, { json: argv.includes("--json"), stacks: stacksWanted() });
   }
+}
+
+/** Help or version: printed already, asked for or not. */
+function isHelp({ code }: CommanderError): boolean {
+  return ["commander.help", "commander.helpDisplayed", "commander.version"].includes(code);
+}
+
+function usageError(cause: CommanderError): MillraceError {
+  const message = cause.message.replace(/^error: /, "").replaceAll("\n", " ");
+  return new MillraceError("invalid_request", `${message}. Add --help for the options.`, { cause });
 }
 
 function stacksWanted(): boolean {

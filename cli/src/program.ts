@@ -23,7 +23,8 @@ export function createProgram(finish: (code: ExitCode) => void): Command {
     .description("Event-sourced workflow engine with a live projection stream.")
     .version(packageVersion())
     .exitOverride()
-    .showHelpAfterError("Add --help for the options.")
+    // What is wrong is in the CommanderError: whoever catches it says it in the form that was asked for.
+    .configureOutput({ outputError: () => undefined })
     .addHelpText("after", helpAfter());
 
   serverOptions(program.command("dev"))

@@ -66,10 +66,14 @@ function refusal(attempt: string, status: number, answer: unknown, text: string)
       status: _status,
       detail,
       code,
+      retryable,
       ...details
     } = answer as Record<string, unknown>;
     const message = typeof detail === "string" ? detail : `${attempt} answered ${status}.`;
-    return new MillraceError(errorCodeOf(code), message, { details });
+    return new MillraceError(errorCodeOf(code), message, {
+      details,
+      ...(typeof retryable === "boolean" ? { retryable } : {}),
+    });
   }
   return new MillraceError(
     status >= 500 ? "unavailable" : "invalid_request",
