@@ -16,6 +16,7 @@ import {
   MillraceError,
   parseStepRef,
   stepKey,
+  type ErrorInfo,
   type RunState,
   type WorkflowEvent,
 } from "@millrace/schemas";
@@ -167,7 +168,7 @@ export function createDriver(commands: Commands, random: () => number): Driver {
         kind: "failStep",
         step: ref,
         token,
-        error: { ...error, message: error.message.slice(0, limits.messageChars) },
+        error: cut(error),
         now,
         random: random(),
       }));
@@ -179,8 +180,13 @@ export function createDriver(commands: Commands, random: () => number): Driver {
       return { sequence };
     },
     async fail(workflowId, error) {
-      const { sequence } = await commands.execute(workflowId, () => ({ kind: "fail", error }));
+      const { sequence } = await commands.execute(workflowId, () => ({ kind: "fail", error: cut(error) }));
       return { sequence };
     },
   };
+}
+
+/** As `limits.messageChars` says: stored messages are cut, not refused. */
+function cut(error: ErrorInfo): ErrorInfo {
+  return { ...error, message: error.message.slice(0, limits.messageChars) };
 }

@@ -255,6 +255,21 @@ describe("HTTP API", () => {
     expect([status, json.detail]).toEqual([404, expect.stringContaining("at sequence 0: it starts later")]);
   });
 
+  it("cuts the message of a step's or a run's error, and takes the same failure again", async () => {
+    world = await memoryWorld();
+    await call("POST", "/v1/workflows", { ...external, id: "a" });
+    const begun = await call<Begun>("POST", "/v1/workflows/a/steps/check/begin", {});
+    const error = { message: "m".repeat(50_000) };
+    await call("POST", "/v1/workflows/a/steps/check/fail", { token: begun.json.token, error });
+    const failed = await call<Started>("POST", "/v1/workflows/a/fail", { error });
+    const again = await call<Started>("POST", "/v1/workflows/a/fail", { error });
+    expect([again.status, again.json.sequence]).toEqual([200, failed.json.sequence]);
+    const { json } = await call<WorkflowRow>("GET", `/v1/workflows/a?min=${failed.json.sequence}`);
+    expect(json.error?.message).toBe("m".repeat(2_000));
+    const history = await call<Page<EventRow>>("GET", "/v1/workflows/a/events");
+    expect(JSON.stringify(history.json).length).toBeLessThan(6_000);
+  });
+
   it("says when the next attempt is in ISO 8601, as everywhere", async () => {
     world = await memoryWorld();
     await call("POST", "/v1/workflows", { ...external, id: "a" });

@@ -53,14 +53,17 @@ export async function parseBody<Schema extends v.GenericSchema>(
 
 /** Levels of arrays and objects, counted without recursion: the value may be too deep for that. */
 function depthOf(value: unknown): number {
-  let depth = 0;
-  let level = [value];
-  for (;;) {
-    const containers = level.filter((each) => typeof each === "object" && each !== null);
-    if (containers.length === 0) return depth;
-    depth++;
-    level = containers.flatMap((each) => Object.values(each) as unknown[]);
+  let deepest = 0;
+  const open = [{ value, depth: 1 }];
+  for (let each = open.pop(); each !== undefined; each = open.pop()) {
+    const { depth } = each;
+    if (typeof each.value !== "object" || each.value === null) continue;
+    deepest = Math.max(deepest, depth);
+    for (const inner of Object.values(each.value) as unknown[]) {
+      if (typeof inner === "object") open.push({ value: inner, depth: depth + 1 });
+    }
   }
+  return deepest;
 }
 
 /** A query parameter; `invalid_request` when it is given more than once, since all but one would be ignored. */
