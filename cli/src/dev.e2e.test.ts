@@ -51,10 +51,11 @@ describe("millrace dev", () => {
     const port = new URL(ready.url).port;
     const oldBroker = join(folder.path, "old-nats-server");
     await writeFile(oldBroker, "#!/bin/sh\necho nats-server: v2.9.0\n", { mode: 0o755 });
-    const [second, portInUse, unwritable, noBroker, tooOld] = await Promise.all([
+    const [second, portInUse, unwritable, fileAsFolder, noBroker, tooOld] = await Promise.all([
       millrace(["dev", "--data", dataDir, "--port", "0", "--json"]),
       millrace(["dev", "--data", other, "--port", port, "--json"]),
       millrace(["dev", "--data", join(file, "data"), "--port", "0", "--json"]),
+      millrace(["dev", "--data", file, "--port", "0", "--json"]),
       millrace(["dev", "--data", join(folder.path, "none"), "--port", "0", "--json"], {
         MILLRACE_NATS_SERVER: join(folder.path, "missing"),
       }),
@@ -63,10 +64,14 @@ describe("millrace dev", () => {
       }),
     ]);
     expect(
-      [second, portInUse, unwritable, noBroker, tooOld].map((each) => [each.code, jsonError(each).code]),
+      [second, portInUse, unwritable, fileAsFolder, noBroker, tooOld].map((each) => [
+        each.code,
+        jsonError(each).code,
+      ]),
     ).toEqual([
       [6, "data_folder_in_use"],
       [6, "port_in_use"],
+      [6, "data_folder_not_writable"],
       [6, "data_folder_not_writable"],
       [6, "broker_not_found"],
       [6, "broker_version_unsupported"],

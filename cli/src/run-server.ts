@@ -8,11 +8,11 @@
  *
  * Tested in `dev.e2e.test.ts` and `split.e2e.test.ts`.
  */
-import { mkdir } from "node:fs/promises";
 import type { EventLogOptions } from "@millrace/event-log";
 import {
   connectionOptionsFromEnvironment,
   lockDataFolder,
+  makeFolder,
   startBroker,
   type Broker,
 } from "@millrace/event-log/broker";
@@ -102,7 +102,7 @@ function endAfter(limitMs: number): void {
 
 async function makeDataFolder(dataDir: string): Promise<void> {
   try {
-    await mkdir(dataDir, { recursive: true });
+    await makeFolder(dataDir);
   } catch (cause) {
     const reason = cause instanceof Error ? cause.message : String(cause);
     throw new MillraceError(

@@ -17,11 +17,12 @@
  * Tested in `data-folder-lock.nats.test.ts` with real processes.
  */
 import { randomUUID } from "node:crypto";
-import { link, mkdir, readdir, readFile, rename, rm, writeFile } from "node:fs/promises";
+import { link, readdir, readFile, rename, rm, writeFile } from "node:fs/promises";
 import { hostname } from "node:os";
 import { dirname, join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { MillraceError } from "@millrace/schemas";
+import { makeFolder } from "./make-folder.ts";
 
 interface RecordedProcess {
   readonly role: string;
@@ -196,20 +197,6 @@ async function startTime(pid: number): Promise<string | null> {
   } catch (error) {
     if (codeOf(error) === "ENOENT" || codeOf(error) === "ESRCH" || codeOf(error) === "EACCES") return null;
     throw error;
-  }
-}
-
-/** Not `recursive: true`: on a file system that cannot create folders (`/proc`) Node 20 then tries for ever. */
-async function makeFolder(path: string): Promise<void> {
-  try {
-    await mkdir(path);
-  } catch (error) {
-    if (codeOf(error) === "EEXIST") return;
-    if (codeOf(error) !== "ENOENT" || dirname(path) === path) throw error;
-    await makeFolder(dirname(path));
-    await mkdir(path).catch((again: unknown) => {
-      if (codeOf(again) !== "EEXIST") throw again;
-    });
   }
 }
 

@@ -2,6 +2,7 @@ export type { Broker, BrokerOptions, BrokerStatus, Durability } from "./broker.t
 export { startBroker } from "./start-broker.ts";
 export type { DataFolderLock } from "./data-folder-lock.ts";
 export { lockDataFolder } from "./data-folder-lock.ts";
+export { makeFolder } from "./make-folder.ts";
 export type { FindBrokerOptions, FoundBroker } from "./find-broker.ts";
 export { findBroker } from "./find-broker.ts";
 export { assertBrokerVersion, requiredBrokerVersion } from "./broker-version.ts";
