@@ -30,6 +30,9 @@ import {
   toErrorInfo,
 } from "./failures.ts";
 
+/** Refusals in a row: far more than a clean-up has steps, few enough to stop a loop at once. */
+const refusedMax = 1_000;
+
 /** A step that the code waits for. */
 export interface StepRequest {
   readonly key: string;
@@ -65,6 +68,8 @@ export class Activation {
   #decided: WorkflowEvent[] = [];
   #requested: StepRequest[] = [];
   #nowCalls = 0;
+  /** Steps that were refused at once, one after the other. */
+  #refused = 0;
   #derived = 0;
   #inTurn = false;
   #finished = false;
@@ -161,7 +166,10 @@ export class Activation {
     const running = Promise.resolve().then(() => definition.run(this.#context(), input as never));
     running.then(
       (output) =>
-        this.#finish(() => ({ type: "WorkflowCompleted", data: { output: asStored(output, "workflow") } })),
+        this.#finish(() => ({
+          type: "WorkflowCompleted",
+          data: { output: asStored(output, "output of the workflow") },
+        })),
       (error: unknown) => this.#finish(() => this.#failure(error)),
     );
   }
@@ -255,11 +263,11 @@ export class Activation {
       step: <T>(name: string, fn: (step: StepContext) => T | Promise<T>, options: StepOptions = {}) =>
         this.#step(name, fn, options) as Promise<T>,
       progress: (progress) => {
-        this.#act("ctx.progress");
+        if (!this.#mayAct("ctx.progress")) return;
         const { current, total, message } = progress;
         const data: EventData<"ProgressReported"> = {
-          ...(current === undefined ? {} : { current }),
-          ...(total === undefined ? {} : { total }),
+          ...(Number.isFinite(current) ? { current } : {}),
+          ...(Number.isFinite(total) ? { total } : {}),
           ...(message === undefined ? {} : { message: message.slice(0, limits.messageChars) }),
         };
         this.#decide({ type: "ProgressReported", data });
@@ -294,32 +302,59 @@ export class Activation {
     return this.#cancel.signal;
   }
 
+  /** Code that catches each refusal and asks again would never give the process back. */
+  #endLoop(name: string): Promise<never> {
+    this.#turnError ??= new MillraceError(
+      "non_deterministic_call",
+      `Workflow code of ${this.#what.workflowId} asked ${this.#refused} times in a row for a step (${name}) that was ` +
+        "refused at once. After a cancel, let the CancelledError pass.",
+    );
+    return neverSettles();
+  }
+
   #derive(): Buffer {
     return createHash("sha256").update(`${this.#what.seed}/${++this.#derived}`).digest();
   }
 
   #step(name: string, fn: (step: StepContext) => unknown, options: StepOptions): Promise<unknown> {
-    this.#act(`ctx.step(${JSON.stringify(name)})`);
+    // The turn has failed. A rejection that nobody awaits would end the process, and all other runs with it.
+    if (!this.#mayAct(`ctx.step(${JSON.stringify(name)})`)) return neverSettles();
     const occurrence = (this.#occurrences.get(name) ?? 0) + 1;
     this.#occurrences.set(name, occurrence);
     const key = stepKey(name, occurrence);
     const promise = new Promise<unknown>((resolve, reject) => {
-      parseStepRef(key);
-      if (name.includes("#")) {
-        throw new MillraceError(
-          "invalid_id",
-          `Step name ${JSON.stringify(name)} has a "#". Occurrences are counted for you.`,
-        );
-      }
+      assertStep(key, name, options);
       if (this.#cancelled !== null) throw this.#cancelled;
       const request: StepRequest = { key, name, occurrence, fn, options, resolve, reject };
+      this.#refused = 0;
       this.pending.set(key, request);
       this.#requested.push(request);
     });
+    if (!this.pending.has(key) && ++this.#refused > refusedMax) return this.#endLoop(name);
     // A step may fail or be cancelled before the code awaits it: its outcome is in the log, not an unhandled rejection.
     promise.catch(() => undefined);
     return promise;
   }
+}
+
+/** A name or an option that no step can have. */
+function assertStep(key: string, name: string, { timeoutMs }: StepOptions): void {
+  parseStepRef(key);
+  if (name.includes("#")) {
+    throw new MillraceError(
+      "invalid_id",
+      `Step name ${JSON.stringify(name)} has a "#". Occurrences are counted for you.`,
+    );
+  }
+  if (timeoutMs !== undefined && !(Number.isFinite(timeoutMs) && timeoutMs >= 0)) {
+    throw new RangeError(
+      `Step ${key} has a time limit of ${timeoutMs} ms. Give a number of milliseconds, or leave it out.`,
+    );
+  }
+}
+
+function neverSettles(): Promise<never> {
+  return new Promise(() => undefined);
 }
 
 /**
@@ -331,16 +366,14 @@ export function asStored(value: unknown, what: string): unknown {
   if (typeof value === "string" && value.length < 10_000) return value;
   const text = JSON.stringify(value) as string | undefined;
   if (text === undefined) {
-    throw new TypeError(
-      `The output of ${what} is a ${typeof value}, which JSON cannot hold. Return plain data.`,
-    );
+    throw new TypeError(`The ${what} is a ${typeof value}, which JSON cannot hold. Return plain data.`);
   }
   const limit = limits.commitBytes - 1_000;
   const actual = text.length > limit / 3 ? Buffer.byteLength(text) : text.length;
   if (actual > limit) {
     throw new MillraceError(
       "payload_too_large",
-      `The output of ${what} has ${actual} bytes of JSON, the limit is ${limit}. Store the data elsewhere and return a reference.`,
+      `The ${what} has ${actual} bytes of JSON, the limit is ${limit}. Store the data elsewhere and return a reference.`,
       { details: { limit, actual } },
     );
   }

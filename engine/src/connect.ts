@@ -9,6 +9,7 @@ import {
   parseStepRef,
   type RunState,
 } from "@millrace/schemas";
+import { asStored } from "./activation.ts";
 import { newUlid } from "./new-ulid.ts";
 import { Commands, createDriver, foldHistory } from "./commands.ts";
 import { sameJson } from "./core/decide.ts";
@@ -78,6 +79,7 @@ class Connection implements Millrace {
   readonly #commands: Commands;
   readonly #definitions = new Map<string, AnyWorkflowDefinition>();
   readonly #workers: Worker[] = [];
+  #closing: Promise<void> | null = null;
 
   constructor(deps: ConnectionDeps) {
     this.#deps = deps;
@@ -95,6 +97,13 @@ class Connection implements Millrace {
   async worker(options: WorkerOptions): Promise<Worker> {
     const { log, logger, clock, random } = this.#deps;
     const worker = await startWorker({ log, logger, clock, random, results: this.#results }, options);
+    if (this.#closing !== null) {
+      await worker.drain({ deadlineMs: 0 });
+      throw new MillraceError(
+        "draining",
+        "The connection was closed while the worker started. Connect again.",
+      );
+    }
     for (const definition of options.workflows) this.#definitions.set(definition.type, definition);
     this.#workers.push(worker);
     return worker;
@@ -105,8 +114,9 @@ class Connection implements Millrace {
     input: Input,
     options: StartOptions = {},
   ): Promise<WorkflowHandle<Output>> {
-    await parseInput(definition, input);
-    const started = await this.#start(definition.type, input, {
+    const stored = storedInput(definition.type, input);
+    await parseInput(definition, stored);
+    const started = await this.#start(definition.type, stored, {
       version: definition.version,
       steps: definition.steps,
       ...options,
@@ -117,18 +127,19 @@ class Connection implements Millrace {
 
   async startByType(type: string, input: unknown, options: StartOptions = {}): Promise<StartResult> {
     assertWorkflowType(type);
+    const stored = storedInput(type, input);
     const definition = this.#definitions.get(type);
     if (definition !== undefined && options.driver !== "external") {
-      await parseInput(definition, input);
-      return this.#start(type, input, { version: definition.version, steps: definition.steps, ...options });
+      await parseInput(definition, stored);
+      return this.#start(type, stored, { version: definition.version, steps: definition.steps, ...options });
     }
-    return this.#start(type, input, options);
+    return this.#start(type, stored, options);
   }
 
   async drive(type: string, id: string, options: DriveOptions = {}): Promise<DrivenRun> {
     assertWorkflowType(type);
     const { input, ...rest } = options;
-    await this.#start(type, input, { ...rest, id, driver: "external" });
+    await this.#start(type, storedInput(type, input), { ...rest, id, driver: "external" });
     return createDrivenRun(this.driver, this.#deps.clock, id);
   }
 
@@ -152,10 +163,18 @@ class Connection implements Millrace {
     };
   }
 
-  async close(): Promise<void> {
-    await Promise.all(this.#workers.map((worker) => worker.drain()));
-    await this.#results.close();
-    if (this.#deps.ownsLog) await this.log.close();
+  close(): Promise<void> {
+    this.#closing ??= this.#close();
+    return this.#closing;
+  }
+
+  async #close(): Promise<void> {
+    try {
+      await Promise.all(this.#workers.map((worker) => worker.drain()));
+    } finally {
+      await this.#results.close();
+      if (this.#deps.ownsLog) await this.log.close();
+    }
   }
 
   async #start(type: string, input: unknown, options: StartOptions): Promise<StartResult> {
@@ -221,6 +240,20 @@ class Connection implements Millrace {
       `Start of ${id} refused: a run with this id exists since sequence ${state.startedSequence} with another ${difference} ` +
         `(type ${state.type}, ${isClosed(state.status) ? state.status : "open"}). Use another id, or repeat the same start.`,
       { details: { difference, type: state.type, sequence: state.startedSequence } },
+    );
+  }
+}
+
+/** The input as the run will read it: what is checked at start must be what its code is given. */
+function storedInput(type: string, input: unknown): unknown {
+  try {
+    return asStored(input, `input of workflow type ${type}`);
+  } catch (cause) {
+    if (isMillraceError(cause, "payload_too_large")) throw cause;
+    throw new MillraceError(
+      "invalid_input",
+      `Input of workflow type ${type} refused: it cannot be stored as JSON (${String(cause)}). Send plain data.`,
+      { cause, details: { type } },
     );
   }
 }

@@ -53,7 +53,7 @@ async function driveStep(
         const { token, attempt, idempotencyKey } = begun;
         let output: unknown;
         try {
-          output = asStored(await fn({ attempt, idempotencyKey }), `step ${key}`);
+          output = asStored(await fn({ attempt, idempotencyKey }), `output of step ${key}`);
         } catch (error) {
           const failed = await driver.failStep(id, key, token, failureOf(error));
           if (failed.final) throw new StepFailedError({ ...ref, attempt, error: toErrorInfo(error) }, false);

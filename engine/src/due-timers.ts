@@ -21,18 +21,22 @@ export const systemClock: Clock = {
   },
 };
 
-/** Longest delay that `setTimeout` takes without firing at once. */
-const wakeDelayMaxMs = 2 ** 31 - 1;
+/** Longest delay in milliseconds that `setTimeout` takes without firing at once. */
+export const wakeDelayMaxMs = 2 ** 31 - 1;
+
+/** Below this, cancelled entries are not worth a compaction. */
+const cancelledKeptMin = 1_024;
 
 interface Entry {
   readonly at: number;
-  /** Null once cancelled: it stays in the heap until it comes to the top. */
+  /** Null once cancelled: it stays in the heap until it comes to the top, or until most of the heap is cancelled. */
   callback: (() => void) | null;
 }
 
 export class DueTimers {
   readonly #clock: Clock;
-  readonly #heap: Entry[] = [];
+  #heap: Entry[] = [];
+  #cancelled = 0;
   #armedAt = Number.POSITIVE_INFINITY;
   #disarm: () => void = () => undefined;
 
@@ -46,19 +50,35 @@ export class DueTimers {
     this.#push(entry);
     this.#arm();
     return () => {
+      if (entry.callback === null) return;
       entry.callback = null;
+      this.#cancelled++;
       if (this.#heap[0] === entry) this.#arm();
+      else if (this.#cancelled > cancelledKeptMin && this.#cancelled > this.#heap.length / 2) this.#compact();
     };
   }
 
   /** Takes all timers back. */
   clear(): void {
-    this.#heap.length = 0;
+    for (const entry of this.#heap) entry.callback = null;
+    this.#heap = [];
+    this.#cancelled = 0;
     this.#arm();
   }
 
+  /** Steps that end long before their time limit would otherwise fill the heap with what is over. */
+  #compact(): void {
+    const live = this.#heap.filter((entry) => entry.callback !== null);
+    // In order of time, which is a heap already.
+    this.#heap = live.sort((a, b) => a.at - b.at);
+    this.#cancelled = 0;
+  }
+
   #arm(): void {
-    while (this.#heap[0]?.callback === null) this.#pop();
+    while (this.#heap[0]?.callback === null) {
+      this.#pop();
+      this.#cancelled--;
+    }
     const at = this.#heap[0]?.at ?? Number.POSITIVE_INFINITY;
     if (at === this.#armedAt) return;
     this.#disarm();
@@ -77,6 +97,7 @@ export class DueTimers {
     for (let head = this.#heap[0]; head !== undefined && head.at <= now; head = this.#heap[0]) {
       this.#pop();
       const { callback } = head;
+      if (callback === null) this.#cancelled--;
       head.callback = null;
       callback?.();
     }

@@ -73,14 +73,27 @@ export class NonDeterminismError extends MillraceError {
 
 /** Turns whatever was thrown into data, cut to the stored limits. */
 export function toErrorInfo(error: unknown): ErrorInfo {
-  if (!(error instanceof Error)) return { message: cut(String(error), limits.messageChars) };
-  const code = "code" in error && typeof error.code === "string" ? error.code : undefined;
+  if (!(error instanceof Error)) return { message: textOf(() => error, limits.messageChars) ?? "" };
+  const name = textOf(() => error.name, limits.stepNameChars);
+  const code = textOf(() => ("code" in error ? error.code : undefined), limits.stepNameChars);
+  const stack = textOf(() => error.stack, limits.stackChars);
   return {
-    message: cut(error.message, limits.messageChars),
-    name: error.name,
+    message: textOf(() => error.message, limits.messageChars) ?? "",
+    ...(name === undefined ? {} : { name }),
     ...(code === undefined ? {} : { code }),
-    ...(error.stack === undefined ? {} : { stack: cut(error.stack, limits.stackChars) }),
+    ...(stack === undefined ? {} : { stack }),
   };
+}
+
+/** Anything can be thrown, with getters and `toString` that throw in their turn: an outcome must not get lost by that. */
+function textOf(read: () => unknown, chars: number): string | undefined {
+  try {
+    const value = read();
+    // oxlint-disable-next-line no-base-to-string -- "[object Object]" is what such an error says of itself
+    return value === undefined ? undefined : cut(String(value), chars);
+  } catch {
+    return "(an error that cannot be read)";
+  }
 }
 
 /** The error that a caller of `result()` gets for a stored one. */

@@ -47,12 +47,23 @@ export class Results {
   }
 
   /** The worker is gone: whoever still waits needs a tail of our own again. */
-  async detachFeed(feed: ResultsFeed): Promise<void> {
+  detachFeed(feed: ResultsFeed): void {
     if (this.#feed !== feed) return;
     this.#feed = null;
+    this.#watchAgain();
+  }
+
+  #watchAgain(): void {
     if (this.#waiters.size === 0 || this.#closed) return;
-    await this.#ensureTail();
-    for (const id of this.#waiters.keys()) this.#lookUp(id);
+    this.#ensureTail().then(
+      () => {
+        for (const id of this.#waiters.keys()) this.#lookUp(id);
+      },
+      (error: unknown) => {
+        if (isMillraceError(error) && error.retryable) this.#later(() => this.#watchAgain());
+        else this.#rejectAll(error as Error);
+      },
+    );
   }
 
   /**
@@ -61,7 +72,11 @@ export class Results {
    */
   async wait(id: string, signal?: AbortSignal, startedAt?: number): Promise<unknown> {
     signal?.throwIfAborted();
+    if (this.#closed) throw closedError();
     const tailPosition = await this.#ensureTail();
+    // Both may have happened while the tail was begun, and nobody would tell this waiter any more.
+    signal?.throwIfAborted();
+    if (this.#closed) throw closedError();
     let waiter: Waiter | null = null;
     let onAbort = (): void => undefined;
     const outcome = new Promise<unknown>((resolve, reject) => {
@@ -84,8 +99,8 @@ export class Results {
     }
   }
 
-  /** Told of every commit's head by whichever tail runs. */
-  observe(head: CommitHead): void {
+  /** Told of every commit's head by whichever tail runs, and by a worker of a run that it found closed. */
+  observe(head: Pick<CommitHead, "workflowId" | "condition">): void {
     if (head.condition === "closed" && this.#waiters.has(head.workflowId)) this.#lookUp(head.workflowId);
   }
 
@@ -101,13 +116,11 @@ export class Results {
 
   async close(): Promise<void> {
     this.#closed = true;
-    const error = new MillraceError(
-      "draining",
-      "The connection was closed while a result was awaited. Connect again and wait for it.",
-    );
-    this.#rejectAll(error);
+    this.#rejectAll(closedError());
     for (const cancel of this.#looksAgain) cancel();
-    await (await this.#tail)?.stop();
+    // A tail that could not be begun has nothing to stop; whoever asked for it was told.
+    const tail = await this.#tail?.catch(() => null);
+    await tail?.stop();
   }
 
   #lookUp(id: string): void {
@@ -118,13 +131,20 @@ export class Results {
       (error: unknown) => {
         if (!isMillraceError(error) || !error.retryable) return this.#reject(id, error as Error);
         // The broker is away: a result may take days, so a look that failed is no reason to give up.
-        const cancel = this.#clock.wake(lookAgainMs, () => {
-          this.#looksAgain.delete(cancel);
+        this.#later(() => {
           if (this.#waiters.has(id)) this.#lookUp(id);
         });
-        this.#looksAgain.add(cancel);
       },
     );
+  }
+
+  #later(look: () => void): void {
+    if (this.#closed) return;
+    const cancel = this.#clock.wake(lookAgainMs, () => {
+      this.#looksAgain.delete(cancel);
+      look();
+    });
+    this.#looksAgain.add(cancel);
   }
 
   async #closingOf(id: string): Promise<readonly WorkflowEvent[] | null> {
@@ -185,6 +205,13 @@ export class Results {
   #rejectAll(error: Error): void {
     for (const id of [...this.#waiters.keys()]) this.#reject(id, error);
   }
+}
+
+function closedError(): MillraceError {
+  return new MillraceError(
+    "draining",
+    "The connection was closed while a result was awaited. Connect again and wait for it.",
+  );
 }
 
 type ClosingEvent = Extract<

@@ -48,6 +48,15 @@ export interface RunDeps extends StepExecutionDeps {
   readonly onDone: (run: Run) => void;
 }
 
+/** What the code does to an output that it was given must not change what is recorded. */
+function asReplayed(completion: Completion): Completion {
+  if (completion.type !== "StepCompleted" || typeof completion.data.output !== "object") return completion;
+  return {
+    type: completion.type,
+    data: { ...completion.data, output: structuredClone(completion.data.output) },
+  };
+}
+
 type Completion = StepOutcome | Extract<WorkflowEvent, { type: "StepStarted" }>;
 
 /** Between tries of an append or load that the broker did not answer; it may be away for minutes. */
@@ -72,6 +81,7 @@ export class Run {
   #stray: Error | null = null;
   #phase: "open" | "stuck" | "done" | "stopped" = "open";
   #looping: Promise<void> | null = null;
+  #endBackoff = (): void => undefined;
 
   constructor(deps: RunDeps, id: string, type: string, history: readonly StoredCommit[] | null) {
     this.#deps = deps;
@@ -106,6 +116,7 @@ export class Run {
   async stop(reason: Error): Promise<void> {
     if (this.#phase !== "done") this.#phase = "stopped";
     this.#release(reason);
+    this.#endBackoff();
     await this.#looping;
   }
 
@@ -157,7 +168,7 @@ export class Run {
       if (!activation.pending.has(stepKey(name, occurrence)) || activation.finished) continue;
       if (this.#isStale(completion)) continue;
       decided.push(completion);
-      await activation.deliver(completion, this.#state.sequence);
+      await activation.deliver(asReplayed(completion), this.#state.sequence);
       decided.push(...activation.takeDecided());
     }
     return decided;
@@ -210,14 +221,14 @@ export class Run {
   #dispatch(activation: Activation): void {
     const committed = this.#uncommitted;
     this.#uncommitted = [];
+    if (this.#phase === "stopped") return;
+    this.#forget(committed);
     for (const request of activation.takeRequested()) {
       if (activation.pending.get(request.key) === request) this.#startOrWait(request);
     }
     for (const { type, data } of committed) {
       if (type !== "StepStarted" && type !== "StepRetryScheduled") continue;
-      const request = activation.pending.get(
-        data.occurrence === 1 ? data.name : `${data.name}#${data.occurrence}`,
-      );
+      const request = activation.pending.get(stepKey(data.name, data.occurrence));
       if (request !== undefined) this.#startOrWait(request);
     }
     if (this.#executions.size > activation.pending.size) this.#abandonUnwanted(activation);
@@ -230,18 +241,25 @@ export class Run {
     if (step?.status === "retrying") {
       const attempt = step.attempt + 1;
       const cancel = this.#deps.timers.add(step.nextAttemptAt ?? 0, () => {
-        this.#retryTimers.delete(key);
         this.#complete({ type: "StepStarted", data: { name, occurrence, attempt } });
       });
       this.#retryTimers.set(key, cancel);
       return;
     }
-    const execution = new StepExecution(this.#deps, this.id, request, step?.attempt ?? 1, (outcome) => {
-      this.#executions.delete(key);
-      this.#complete(outcome);
-    });
+    const execution = new StepExecution(this.#deps, this.id, request, step?.attempt ?? 1, (outcome) =>
+      this.#complete(outcome),
+    );
     this.#executions.set(key, execution);
     this.#deps.slots.run(() => execution.run());
+  }
+
+  /** R4: only now, since a rebuilt run may ask for the step anew while its outcome is still on the way to a turn. */
+  #forget(taken: readonly Completion[]): void {
+    for (const { data } of taken) {
+      const key = stepKey(data.name, data.occurrence);
+      this.#executions.delete(key);
+      this.#retryTimers.delete(key);
+    }
   }
 
   #complete(completion: Completion): void {
@@ -319,6 +337,7 @@ export class Run {
     try {
       const failure: WorkflowEvent = { type: "WorkflowTurnFailed", data: { error: info, version } };
       if (told || (await this.#commit([...delivered, failure]))) {
+        this.#forget(this.#uncommitted.filter((completion) => delivered.includes(completion)));
         this.#uncommitted = this.#uncommitted.filter((completion) => !delivered.includes(completion));
       } else {
         // Something new came in, which may be just what gets the run going again.
@@ -357,6 +376,10 @@ export class Run {
     }
   }
 
+  #isStopped(): boolean {
+    return this.#phase === "stopped";
+  }
+
   #hasInput(): boolean {
     return this.#completions.length > 0 || this.#external.length > 0 || this.#stray !== null;
   }
@@ -368,15 +391,17 @@ export class Run {
         return await act();
       } catch (error) {
         const again = isMillraceError(error) && error.retryable && error.code !== "conflict";
-        if (!again || this.#phase === "stopped") throw error;
+        if (!again || this.#isStopped()) throw error;
         this.#deps.logger.warn(
           { workflowId: this.id, code: error.code, attempt },
           `Run ${this.id} waits: ${error.message}`,
         );
         const delayMs = retryDelayMs(retryPolicy, attempt, this.#deps.random());
-        await new Promise<void>((resolve) =>
-          this.#deps.timers.add(this.#deps.clock.now() + delayMs, resolve),
-        );
+        await new Promise<void>((resolve) => {
+          this.#endBackoff = resolve;
+          this.#deps.timers.add(this.#deps.clock.now() + delayMs, resolve);
+        });
+        if (this.#isStopped()) throw error;
       }
     }
   }

@@ -112,7 +112,7 @@ export class StepExecution {
 
   #completed(output: unknown): StepOutcome {
     try {
-      const stored = asStored(output, `step ${this.request.key}`);
+      const stored = asStored(output, `output of step ${this.request.key}`);
       return { type: "StepCompleted", data: { ...this.#ref(), attempt: this.#attempt, output: stored } };
     } catch (error) {
       // The function did its work: running it again would do it twice and could not be stored either.

@@ -7,10 +7,10 @@
  * W3 `drain` starts nothing new, lets running steps end and be recorded, then lets go.
  */
 import type { CommitHead, EventLog, Follower, StoredCommit } from "@millrace/event-log";
-import { MillraceError } from "@millrace/schemas";
+import { isClosed, MillraceError } from "@millrace/schemas";
 import { newUlid } from "./new-ulid.ts";
 import type { AnyWorkflowDefinition } from "./definition.ts";
-import { DueTimers, type Clock } from "./due-timers.ts";
+import { DueTimers, wakeDelayMaxMs, type Clock } from "./due-timers.ts";
 import type { Logger } from "./logger.ts";
 import type { Results, ResultsFeed } from "./results.ts";
 import { Run, type RunDeps } from "./run.ts";
@@ -59,6 +59,9 @@ export interface WorkerDeps {
   readonly results: Results;
 }
 
+/** How long a drained worker waits for the log's answers: a broker that is away must not hold up the process. */
+const recordingMs = 1_000;
+
 /** Rejects with `invalid_request` when two definitions have the same type and version. */
 export async function startWorker(deps: WorkerDeps, options: WorkerOptions): Promise<Worker> {
   const worker = new LogWorker(deps, options);
@@ -84,6 +87,7 @@ class LogWorker implements Worker {
   };
   #follower: Follower | null = null;
   #draining: Promise<void> | null = null;
+  #failure: Error | null = null;
 
   constructor(deps: WorkerDeps, options: WorkerOptions) {
     this.#deps = deps;
@@ -140,6 +144,10 @@ class LogWorker implements Worker {
         );
       },
     });
+    if (this.#failure !== null) {
+      await this.#follower.stop();
+      throw this.#failure;
+    }
     results.attachFeed(this.#feed);
     for (const commit of open) this.#admit(commit.workflowId, commit.type, null);
     logger.info({ session: this.session, types, takenOver: open.length }, `Worker runs ${types.join(", ")}`);
@@ -147,6 +155,7 @@ class LogWorker implements Worker {
 
   #fail(failure: Error): void {
     const { logger } = this.#deps;
+    this.#failure = failure;
     logger.error({ session: this.session }, `Worker stops: ${failure.message}`);
     this.drain({ deadlineMs: 0 }).catch((drainError: unknown) => {
       logger.error({ session: this.session }, `Worker could not be drained: ${String(drainError)}`);
@@ -170,28 +179,34 @@ class LogWorker implements Worker {
 
   async #drain(deadlineMs: number): Promise<void> {
     this.#waiting.clear();
-    await this.#follower?.stop();
-    const ended = Promise.all([this.#slots.close(), ...[...this.#runs.values()].map((run) => run.settled())]);
-    let cancel = (): void => undefined;
-    const deadline = new Promise<void>((resolve) => {
-      cancel = this.#deps.clock.wake(deadlineMs, resolve);
+    const runs = [...this.#runs.values()];
+    const atRest = (): Promise<unknown> => Promise.all(runs.map((run) => run.settled()));
+    const tailEnded = this.#follower?.stop().catch((error: unknown) => {
+      this.#deps.logger.warn(
+        { session: this.session },
+        `The worker's tail did not end well: ${String(error)}`,
+      );
     });
-    await Promise.race([ended, deadline]);
-    cancel();
+    await this.#within(deadlineMs, Promise.all([tailEnded, this.#slots.close(), atRest()]));
     // What ended last may still be on its way into the log.
+    if (deadlineMs > 0) await this.#within(recordingMs, atRest());
     const reason = new MillraceError(
       "draining",
       "The worker is being drained; the step will run again elsewhere.",
     );
-    await Promise.all(
-      [...this.#runs.values()].map(async (run) => {
-        if (deadlineMs > 0) await run.settled();
-        await run.stop(reason);
-      }),
-    );
+    await this.#within(recordingMs, Promise.all([tailEnded, ...runs.map((run) => run.stop(reason))]));
     this.#runs.clear();
     this.#timers.clear();
-    await this.#deps.results.detachFeed(this.#feed);
+    this.#deps.results.detachFeed(this.#feed);
+  }
+
+  async #within(limitMs: number, work: Promise<unknown>): Promise<void> {
+    let cancel = (): void => undefined;
+    const limit = new Promise<void>((resolve) => {
+      cancel = this.#deps.clock.wake(Math.min(limitMs, wakeDelayMaxMs), resolve);
+    });
+    await Promise.race([work, limit]);
+    cancel();
   }
 
   #host(definition: AnyWorkflowDefinition): void {
@@ -210,17 +225,24 @@ class LogWorker implements Worker {
     if (commit.writer === this.session) return;
     this.#deps.results.observe(commit);
     if (!this.#definitions.has(commit.type)) return;
+    if (commit.condition === "closed") {
+      this.#waiting.delete(commit.workflowId);
+      this.#unhosted.delete(commit.workflowId);
+    }
+    // A run stays on its version: loading it for every commit of the worker that hosts it would find the same.
+    if (this.#unhosted.has(commit.workflowId)) return;
     const run = this.#runs.get(commit.workflowId);
     if (run !== undefined) {
       run.receive(commit);
       return;
     }
-    if (!isForWorker(commit) || this.#waiting.has(commit.workflowId)) return;
+    if (!isForWorker(commit)) return;
     this.#admit(commit.workflowId, commit.type, isFirst(commit, this.#deps.logger) ? [commit] : null);
   }
 
   #admit(id: string, type: string, history: readonly StoredCommit[] | null): void {
-    if (this.#draining !== null) return;
+    // W2: during take-over the tail may have told of it already.
+    if (this.#draining !== null || this.#runs.has(id) || this.#waiting.has(id)) return;
     if (this.#runs.size >= this.#runsMax) {
       this.#waiting.set(id, type);
       return;
@@ -233,9 +255,12 @@ class LogWorker implements Worker {
   #onDone(run: Run): void {
     if (this.#runs.get(run.id) !== run) return;
     this.#runs.delete(run.id);
-    const { version, status, startedSequence } = run.state;
+    const { version, status, startedSequence, driver } = run.state;
+    // Closed from outside: who began to wait between that commit and now relied on this run.
+    if (isClosed(status)) this.#deps.results.observe({ workflowId: run.id, condition: "closed" });
     if (
-      status === "running" &&
+      !isClosed(status) &&
+      driver === "code" &&
       startedSequence !== 0 &&
       this.#runDeps.definition(run.type, version) === null
     ) {

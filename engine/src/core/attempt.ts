@@ -21,7 +21,13 @@ export function retryDelayMs(policy: RetryPolicy, attempt: number, random: numbe
     policy.maxDelayMs ?? retryDefaults.maxDelayMs,
     initialDelayMs * factor ** (attempt - 1),
   );
-  return Math.round((policy.jitter ?? retryDefaults.jitter) === "full" ? ceiling * random : ceiling);
+  const delayMs = (policy.jitter ?? retryDefaults.jitter) === "full" ? ceiling * random : ceiling;
+  // A policy is user data too: a time that is not a number can neither be stored nor waited for.
+  return isDelay(delayMs) ? Math.round(delayMs) : retryDefaults.maxDelayMs;
+}
+
+function isDelay(ms: number): boolean {
+  return Number.isFinite(ms) && ms >= 0;
 }
 
 export interface FailedAttempt extends StepRef {
@@ -30,7 +36,7 @@ export interface FailedAttempt extends StepRef {
   /** False: no further attempt. */
   readonly retryable: boolean;
   readonly timedOut: boolean;
-  /** A delay that the step asked for instead of the policy's. */
+  /** A delay that the step asked for instead of the policy's; not followed when it is negative or no number. */
   readonly retryAfterMs: number | null;
 }
 
@@ -43,7 +49,8 @@ export function afterFailedAttempt(
 ): Extract<WorkflowEvent, { type: "StepRetryScheduled" | "StepFailed" | "StepTimedOut" }> {
   const { name, occurrence, attempt, error } = failed;
   if (failed.retryable && attempt < (policy.maxAttempts ?? retryDefaults.maxAttempts)) {
-    const delayMs = failed.retryAfterMs ?? retryDelayMs(policy, attempt, random);
+    const asked = failed.retryAfterMs;
+    const delayMs = asked !== null && isDelay(asked) ? asked : retryDelayMs(policy, attempt, random);
     return {
       type: "StepRetryScheduled",
       data: { name, occurrence, attempt, error, nextAttemptAt: now + delayMs },
