@@ -37,6 +37,18 @@ function manualClock() {
 }
 
 describe("DueTimers", () => {
+  test("what is cancelled long before its time is let go", () => {
+    const time = manualClock();
+    const timers = new DueTimers(time.clock);
+    let fired = 0;
+    timers.add(1, () => fired++);
+    for (let i = 0; i < 5_000; i++) timers.add(1_000 + i, () => undefined)();
+    expect(timers.size).toBeLessThan(2_100);
+    for (let i = 0; i < 10; i++) timers.add(2_000 - i, () => fired++);
+    time.advanceTo(10_000);
+    expect([fired, timers.size]).toEqual([11, 0]);
+  });
+
   test("I1 fires each timer once, in order of time, never early, and not after cancel; I2 one timer of the system", () => {
     fc.assert(
       fc.property(

@@ -44,6 +44,11 @@ export class DueTimers {
     this.#clock = clock;
   }
 
+  /** Entries kept, cancelled ones included. */
+  get size(): number {
+    return this.#heap.length;
+  }
+
   /** Calls back at `at` (ms since 1970), at once (but not synchronously) when that is past. The answer cancels. */
   add(at: number, callback: () => void): () => void {
     const entry: Entry = { at, callback };
