@@ -330,9 +330,9 @@ export class Activation {
       this.pending.set(key, request);
       this.#requested.push(request);
     });
-    if (!this.pending.has(key) && ++this.#refused > refusedMax) return this.#endLoop(name);
     // A step may fail or be cancelled before the code awaits it: its outcome is in the log, not an unhandled rejection.
     promise.catch(() => undefined);
+    if (!this.pending.has(key) && ++this.#refused > refusedMax) return this.#endLoop(name);
     return promise;
   }
 }
