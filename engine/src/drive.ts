@@ -75,6 +75,7 @@ function failureOf(error: unknown): ErrorInfo {
 /** Resolves at a time, or rejects with the signal's reason. The time itself stands in the log. */
 async function waitUntil(clock: Clock, at: number, signal: AbortSignal | undefined): Promise<void> {
   if (Number.isNaN(at)) throw new MillraceError("internal", "The time of the next attempt cannot be read.");
+  signal?.throwIfAborted();
   let cleanUp = (): void => undefined;
   try {
     await new Promise<void>((resolve, reject) => {
