@@ -11,6 +11,7 @@ import {
   assertWorkflowId,
   evolveCommit,
   initialRunState,
+  isClosingEvent,
   isMillraceError,
   limits,
   MillraceError,
@@ -24,7 +25,6 @@ import { newUlid } from "./new-ulid.ts";
 import { decide, type Command, type Decision } from "./core/decide.ts";
 import type { Clock } from "./due-timers.ts";
 import type { Driver } from "./millrace.ts";
-import { isClosingEvent } from "./results.ts";
 
 /** A run that conflicts this often is written by something that never lets go. */
 const conflictsMax = 16;

@@ -304,7 +304,7 @@ describe("a run", () => {
     const sequence = (await millrace.log.last("poisoned"))?.sequence ?? 0;
     await server.publish(
       millrace.log.namespace,
-      { ...head, writer: null, condition: null, dueAt: null, body },
+      { ...head, writer: null, condition: null, dueAt: null, parent: null, body },
       { sequence, anyType: false },
     );
     await expect.poll(() => errors.some((message) => message.includes("FromTheFuture"))).toBe(true);

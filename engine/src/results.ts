@@ -7,7 +7,13 @@
  * I2 Pushed, never polled.
  */
 import type { CommitHead, EventLog, Follower, StoredCommit } from "@millrace/event-log";
-import { isMillraceError, MillraceError, type WorkflowEvent } from "@millrace/schemas";
+import {
+  isClosingEvent,
+  isMillraceError,
+  MillraceError,
+  type ClosingEvent,
+  type WorkflowEvent,
+} from "@millrace/schemas";
 import type { Clock } from "./due-timers.ts";
 import { fromErrorInfo } from "./failures.ts";
 
@@ -214,20 +220,6 @@ function closedError(): MillraceError {
   );
 }
 
-type ClosingEvent = Extract<
-  WorkflowEvent,
-  { type: "WorkflowCompleted" | "WorkflowFailed" | "WorkflowCancelled" | "WorkflowTerminated" }
->;
-
-export function isClosingEvent(event: WorkflowEvent): event is ClosingEvent {
-  return (
-    event.type === "WorkflowCompleted" ||
-    event.type === "WorkflowFailed" ||
-    event.type === "WorkflowCancelled" ||
-    event.type === "WorkflowTerminated"
-  );
-}
-
 function finish(waiter: Waiter, id: string, closing: ClosingEvent): void {
   switch (closing.type) {
     case "WorkflowCompleted":
@@ -242,6 +234,13 @@ function finish(waiter: Waiter, id: string, closing: ClosingEvent): void {
         }),
       );
     }
+    case "WorkflowTimedOut":
+      return waiter.reject(
+        new MillraceError(
+          "workflow_timed_out",
+          `Run ${id} ran into its time limit of ${closing.data.timeoutMs} ms.`,
+        ),
+      );
     case "WorkflowCancelled":
       return waiter.reject(
         new MillraceError("cancelled", `Run ${id} was cancelled${because(closing.data.reason)}.`),

@@ -18,6 +18,7 @@ import {
   evolveCommit,
   initialRunState,
   isClosed,
+  isClosingEvent,
   isMillraceError,
   limits,
   stepKey,
@@ -30,7 +31,6 @@ import { retryDelayMs } from "./core/attempt.ts";
 import { parseInput, type AnyWorkflowDefinition } from "./definition.ts";
 import { toErrorInfo } from "./failures.ts";
 import type { Logger } from "./logger.ts";
-import { isClosingEvent } from "./results.ts";
 import { StepExecution, type StepExecutionDeps, type StepOutcome } from "./step-execution.ts";
 import type { StepSlots } from "./step-slots.ts";
 

@@ -26,6 +26,8 @@ export interface AppendRequest {
   readonly condition?: RunCondition;
   /** Earliest timer due, milliseconds since 1970. */
   readonly dueAt?: number;
+  /** Id of the parent run: how its owner sees that a child has closed, and the child's that the parent has. */
+  readonly parent?: string;
   /** Session of the writing engine. */
   readonly writer?: string;
   readonly traceparent?: string;
@@ -48,6 +50,7 @@ export interface CommitHead {
   readonly writer: string | null;
   readonly condition: RunCondition | null;
   readonly dueAt: number | null;
+  readonly parent: string | null;
 }
 
 /** A commit as stored. `events` decodes on first use and throws `commit_malformed` or `event_type_unknown`. */

@@ -16,6 +16,7 @@ export class LogCommit implements StoredCommit {
   readonly writer: string | null;
   readonly condition: RunCondition | null;
   readonly dueAt: number | null;
+  readonly parent: string | null;
   #bytes: Uint8Array | null;
   #body: string | null = null;
   #events: readonly WorkflowEvent[] | null = null;
@@ -29,6 +30,7 @@ export class LogCommit implements StoredCommit {
     this.writer = head.writer;
     this.condition = head.condition;
     this.dueAt = head.dueAt;
+    this.parent = head.parent;
     this.#bytes = bytes;
   }
 

@@ -254,9 +254,10 @@ describe("commits", () => {
 
   test("a commit is given as it stands in the log", async () => {
     const { projection, log } = await projected(threeStepRuns(1));
-    const { sequence, workflowId, type, at, commitId, body } = (await log.load("order-0"))[1] ?? {};
+    const { sequence, workflowId, type, at, commitId, condition, body } =
+      (await log.load("order-0"))[1] ?? {};
     expect(projection.commits({}, 1, 1, 1).commits).toEqual([
-      { sequence, workflowId, type, at, commitId, body },
+      { sequence, workflowId, type, at, commitId, condition, body },
     ]);
   });
 

@@ -1,6 +1,14 @@
 /** What others may ask of the read model. Reads are synchronous: one better-sqlite3 handle, opened read-only. */
 import type { Checkpoint } from "@millrace/event-log";
-import type { EventRow, Filter, Page, RunState, RunStatus, WorkflowRow } from "@millrace/schemas";
+import type {
+  EventRow,
+  Filter,
+  Page,
+  RunCondition,
+  RunState,
+  RunStatus,
+  WorkflowRow,
+} from "@millrace/schemas";
 
 export interface ListOptions {
   readonly type?: string;
@@ -20,6 +28,8 @@ export interface CommitRow {
   readonly type: string;
   readonly at: number;
   readonly commitId: string;
+  /** What the run's owner declared with it; null for a fact from outside. */
+  readonly condition: RunCondition | null;
   readonly body: string;
 }
 

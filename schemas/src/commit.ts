@@ -16,11 +16,17 @@ export const commitHeaders = {
   condition: "Millrace-Condition",
   /** Earliest timer due, milliseconds since 1970. */
   dueAt: "Millrace-Due",
+  /** Id of the parent run, on every commit of a child's owner. */
+  parent: "Millrace-Parent",
   traceparent: "traceparent",
 } as const;
 
-/** What the next owner of a shard must know about a run without reading its history. */
-export type RunCondition = "running" | "waiting" | "closed";
+/**
+ * What the next owner of a shard must know about a run without reading its history. `running`: code of it runs, load
+ * it. `handed-off`: it waits for others (tasks, children), load it to see that they were told. `waiting`: it may stay
+ * where it is until something comes or the time in `Millrace-Due` passes.
+ */
+export type RunCondition = "running" | "handed-off" | "waiting" | "closed";
 
 /** `{v, events:[{type, data}]}` as JSON. `limit_exceeded` for no events or too many; the append checks the bytes. */
 export function encodeCommit(workflowId: string, events: readonly WorkflowEvent[]): string {

@@ -17,9 +17,14 @@ export {
 export {
   ErrorInfo,
   eventSchemas,
+  isClosingEvent,
   isEventType,
+  isOutsideEvent,
+  type AttributeValue,
+  type ClosingEvent,
   type EventData,
   type EventType,
+  type ParentClosePolicy,
   type WorkflowEvent,
 } from "./events.ts";
 export {
@@ -85,12 +90,19 @@ export {
   evolveCommit,
   initialRunState,
   isClosed,
+  noOpenWork,
   runStatuses,
+  type ChildState,
   type EventPosition,
+  type OpenWork,
   type RunState,
   type RunStatus,
   type StepState,
   type StepStatus,
+  type TaskState,
+  type TimerState,
+  type UpdateState,
+  type WaitState,
 } from "./run-state.ts";
 export {
   announceSubject,

@@ -448,13 +448,14 @@ export class StreamHub {
     const { pageCommitsMax, pageBytesMax } = this.settings;
     const { commits, upTo } = this.projection.commits(filter, after, pageCommitsMax, pageBytesMax);
     const decoded: RunCommit[] = [];
-    for (const { sequence, workflowId, type, at, body } of commits) {
+    for (const { sequence, workflowId, type, at, condition, body } of commits) {
       try {
         decoded.push({
           sequence,
           workflowId,
           type,
           at,
+          condition,
           events: decodeCommit(body, sequence),
           bytes: body.length,
         });

@@ -76,7 +76,8 @@ export class Tail {
   #decode(commit: StoredCommit): RunCommit | null {
     const { sequence, workflowId, type, at } = commit;
     try {
-      return { sequence, workflowId, type, at, events: commit.events, bytes: commit.body.length };
+      const { condition, events, body } = commit;
+      return { sequence, workflowId, type, at, condition, events, bytes: body.length };
     } catch (error) {
       this.#options.onUndecodable();
       this.#options.logger.error(

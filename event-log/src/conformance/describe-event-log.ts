@@ -55,8 +55,8 @@ function bySequence(a: readonly [string, number], b: readonly [string, number]):
 
 /** Everything but the body's methods: what two ways of reading must agree on. */
 function plain(commit: StoredCommit) {
-  const { sequence, workflowId, type, at, commitId, writer, condition, dueAt, body } = commit;
-  return { sequence, workflowId, type, at, commitId, writer, condition, dueAt, body };
+  const { sequence, workflowId, type, at, commitId, writer, condition, dueAt, parent, body } = commit;
+  return { sequence, workflowId, type, at, commitId, writer, condition, dueAt, parent, body };
 }
 
 /** A follower that keeps what it was given. */
@@ -127,6 +127,7 @@ export function describeEventLog(name: string, makeHarness: () => Promise<EventL
         const start = startOf("order-1", {
           condition: "running",
           dueAt: 1_700_000_000_123,
+          parent: "parent-1",
           writer: "engine-1",
           ...traced,
         });
@@ -148,8 +149,16 @@ export function describeEventLog(name: string, makeHarness: () => Promise<EventL
             writer: "engine-1",
             condition: "running",
             dueAt: 1_700_000_000_123,
+            parent: "parent-1",
           },
-          { sequence: 2, commitId: step.commitId, writer: null, condition: "waiting", dueAt: null },
+          {
+            sequence: 2,
+            commitId: step.commitId,
+            writer: null,
+            condition: "waiting",
+            dueAt: null,
+            parent: null,
+          },
         ]);
         expect(Math.abs((loaded[0]?.at ?? 0) - before)).toBeLessThan(10_000);
         const followed = await collect(log);

@@ -16,11 +16,12 @@ export function headersOf(request: AppendRequest, expectation: Expectation, idSu
   if (request.writer !== undefined) result.set(commitHeaders.writer, request.writer);
   if (request.condition !== undefined) result.set(commitHeaders.condition, request.condition);
   if (request.dueAt !== undefined) result.set(commitHeaders.dueAt, String(request.dueAt));
+  if (request.parent !== undefined) result.set(commitHeaders.parent, request.parent);
   if (request.traceparent !== undefined) result.set(commitHeaders.traceparent, request.traceparent);
   return result;
 }
 
-const conditions: ReadonlySet<string> = new Set<RunCondition>(["running", "waiting", "closed"]);
+const conditions: ReadonlySet<string> = new Set<RunCondition>(["running", "handed-off", "waiting", "closed"]);
 
 /** The head of a stored message. `commit_malformed` when it is none of ours. */
 export function headOf(
@@ -50,6 +51,7 @@ export function headOf(
     writer: writer === "" ? null : writer,
     condition: conditions.has(condition) ? (condition as RunCondition) : null,
     dueAt: dueAt === "" ? null : Number(dueAt),
+    parent: stored?.get(commitHeaders.parent) || null,
   };
 }
 

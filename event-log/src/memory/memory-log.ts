@@ -123,6 +123,7 @@ export function createMemoryLog(options: MemoryLogOptions = {}): EventLog {
             writer: request.writer ?? null,
             condition: request.condition ?? null,
             dueAt: request.dueAt ?? null,
+            parent: request.parent ?? null,
             body: encodeAppend(request),
           },
           expectation,

@@ -26,6 +26,7 @@ export interface MemoryPublish {
   readonly writer: string | null;
   readonly condition: RunCondition | null;
   readonly dueAt: number | null;
+  readonly parent: string | null;
   readonly body: Uint8Array;
 }
 
@@ -117,14 +118,14 @@ export function createMemoryServer(options: MemoryServerOptions = {}): MemorySer
 
   function store(namespace: string, message: MemoryPublish, expectation: Expectation): MemoryAck {
     const stream = streamOf(namespace);
-    const { workflowId, type, commitId, writer, condition, dueAt, body } = message;
+    const { workflowId, type, commitId, writer, condition, dueAt, parent, body } = message;
     const ofId = stream.byId.get(workflowId) ?? [];
     const ofRun = ofId.filter((sequence) => stream.entries[sequence - 1]?.head.type === type);
     const actual = (expectation.anyType ? ofId : ofRun).at(-1) ?? 0;
     if (actual !== expectation.sequence) return { kind: "refused", actual };
     if (ofRun.length >= runCommitsMax) return { kind: "run_full", commits: ofRun.length };
     const sequence = stream.entries.length + 1;
-    const head = { sequence, workflowId, type, at: clock(), commitId, writer, condition, dueAt };
+    const head = { sequence, workflowId, type, at: clock(), commitId, writer, condition, dueAt, parent };
     stream.entries.push({ head, body });
     stream.byId.set(workflowId, ofId);
     ofId.push(sequence);

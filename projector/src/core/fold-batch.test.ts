@@ -10,6 +10,7 @@ function stored(sequence: number, workflowId: string, body: string): FoldableCom
     type: "order",
     at: sequence * 1_000,
     commitId: `commit-${sequence}`,
+    condition: null,
     body,
     get events() {
       return decodeCommit(body, sequence);

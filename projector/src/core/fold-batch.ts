@@ -15,6 +15,7 @@ import {
   isMillraceError,
   MillraceError,
   validateEvent,
+  type RunCondition,
   type WorkflowEvent,
 } from "@millrace/schemas";
 import { beginFoldedRun, noteStep, type FoldedRun } from "./folded-run.ts";
@@ -28,6 +29,7 @@ export interface FoldableCommit {
   /** Milliseconds since 1970. */
   readonly at: number;
   readonly commitId: string;
+  readonly condition: RunCondition | null;
   readonly body: string;
   readonly events: readonly WorkflowEvent[];
 }
@@ -111,7 +113,8 @@ export class FoldBatch {
       this.#quarantine(run, commit, error);
       return;
     }
-    evolveCommit(run.state, { sequence: commit.sequence, at: commit.at, events });
+    const { sequence, at, condition } = commit;
+    evolveCommit(run.state, { sequence, at, condition, events });
     for (const event of events) noteStep(run, event);
     run.bytes += body.length;
     this.#options.cache.keep(run);

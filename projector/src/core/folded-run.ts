@@ -13,6 +13,8 @@ export interface FoldedRun {
   storedStart: number | null;
   /** Keys of the steps whose rows are out of date. */
   readonly changedSteps: Set<string>;
+  /** A new run number began: the steps in the tables are those of an earlier one. */
+  stepsReplaced: boolean;
   /** About how much memory this takes: bytes of the bodies folded in. */
   bytes: number;
 }
@@ -25,12 +27,19 @@ export function beginFoldedRun(run: number, id: string, type: string): FoldedRun
     quarantinedSequence: null,
     storedStart: null,
     changedSteps: new Set(),
+    stepsReplaced: false,
     bytes: 0,
   };
 }
 
 /** Notes which steps an event touched, after it was folded in. Steps are numbered as `evolve` adds them. */
 export function noteStep(run: FoldedRun, event: WorkflowEvent): void {
+  if (event.type === "WorkflowReset" || event.type === "WorkflowContinuedAsNew") {
+    run.positions.clear();
+    run.changedSteps.clear();
+    run.stepsReplaced = true;
+    return;
+  }
   if (!("occurrence" in event.data)) return;
   const key = stepKey(event.data.name, event.data.occurrence);
   // A closed run takes no step.

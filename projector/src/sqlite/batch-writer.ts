@@ -44,9 +44,13 @@ export function createBatchWriter(database: Database): BatchWriter {
       statements.putWorkflow(record);
       statements.putStart(toStartRecord(folded));
       for (const [key, value] of Object.entries(folded.state.attributes)) {
-        statements.putAttribute({ key, value, run: folded.run });
+        statements.putAttribute({ key, value: String(value), run: folded.run });
       }
       folded.storedStart = record.started_sequence;
+    }
+    if (folded.stepsReplaced) {
+      statements.deleteSteps.run(folded.run);
+      folded.stepsReplaced = false;
     }
     for (const key of folded.changedSteps) {
       const step = folded.state.steps.get(key);
@@ -78,6 +82,7 @@ export function createBatchWriter(database: Database): BatchWriter {
             type: stored.type,
             at: stored.at,
             commit_id: stored.commitId,
+            condition: stored.condition,
             body: stored.body,
           });
         }
@@ -129,6 +134,8 @@ const stepOutcome = {
   next_attempt_at: "next_attempt_at",
   token: "token",
   max_attempts: "max_attempts",
+  kind: "kind",
+  task: "task",
 } as const;
 const stepColumns: Columns<StepsTable> = {
   run: "run",
@@ -145,6 +152,7 @@ const commitColumns: Columns<CommitsTable> = {
   type: "type",
   at: "at",
   commit_id: "commit_id",
+  condition: "condition",
   body: "body",
 };
 const attributeColumns: Columns<AttributesTable> = { key: "key", value: "value", run: "run" };
@@ -201,6 +209,9 @@ function prepareStatements(database: Database) {
         .insertInto("steps")
         .values(bound(stepColumns))
         .onConflict((conflict) => conflict.columns(["run", "position"]).doUpdateSet(excluded(stepOutcome))),
+    ),
+    deleteSteps: database.prepare<[number]>(
+      buildQuery.deleteFrom("steps").where("run", "=", 0).compile().sql,
     ),
     putAttribute: prepareRow<AttributesTable>(
       database,

@@ -55,6 +55,8 @@ const tables: readonly Compilable[] = [
     .addColumn("next_attempt_at", "real")
     .addColumn("token", "text")
     .addColumn("max_attempts", "real")
+    .addColumn("kind", "text", (column) => column.notNull())
+    .addColumn("task", "text")
     .addPrimaryKeyConstraint("steps_key", ["run", "position"])
     .modifyEnd(strictByKey),
   schema
@@ -65,6 +67,7 @@ const tables: readonly Compilable[] = [
     .addColumn("type", "text", (column) => column.notNull())
     .addColumn("at", "real", (column) => column.notNull())
     .addColumn("commit_id", "text", (column) => column.notNull())
+    .addColumn("condition", "text")
     .addColumn("body", "text", (column) => column.notNull())
     .modifyEnd(strict),
   schema

@@ -7,7 +7,15 @@ const quarantineShown = 100;
 /** Commits with the columns of a {@link CommitRow}. */
 export const selectCommits = buildQuery
   .selectFrom("commits")
-  .select(["sequence", "workflow_id as workflowId", "type", "at", "commit_id as commitId", "body"]);
+  .select([
+    "sequence",
+    "workflow_id as workflowId",
+    "type",
+    "at",
+    "commit_id as commitId",
+    "condition",
+    "body",
+  ]);
 
 /** A run's commits from a sequence on, in order, lazily. */
 export function commitsOfRun(queries: PreparedQueries, run: number, from: number): Iterable<CommitRow> {

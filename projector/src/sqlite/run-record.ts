@@ -6,11 +6,20 @@ import type { StartsTable, StepsTable, WorkflowsTable } from "./tables.ts";
 /** A run's row together with what it was started with. */
 export type RunRecord = WorkflowsTable & StartsTable;
 
-interface FoldState {
-  readonly progressCount: number;
-  readonly nowValues: number[];
-  readonly cancelRequested: RunState["cancelRequested"];
-}
+/** What most runs do not have: kept as one text, so that it costs them nothing. */
+type FoldState = Pick<
+  RunState,
+  | "progressCount"
+  | "nowValues"
+  | "cancelRequested"
+  | "run"
+  | "deadlineAt"
+  | "parent"
+  | "paused"
+  | "startAwaited"
+  | "copying"
+  | "open"
+>;
 
 export function toWorkflowRecord(folded: FoldedRun): WorkflowsTable {
   const { state } = folded;
@@ -59,6 +68,8 @@ export function toStepRecord(run: number, position: number, step: StepState): St
     next_attempt_at: step.nextAttemptAt,
     token: step.token,
     max_attempts: step.maxAttempts,
+    kind: step.kind,
+    task: toJson(step.task),
   };
 }
 
@@ -75,7 +86,7 @@ export function toRunState(record: RunRecord, steps: readonly StepsTable[]): Run
     input: JSON.parse(record.input),
     output: fromJson(record.output),
     error: fromJson(record.error) as RunState["error"],
-    attributes: JSON.parse(record.attributes) as Record<string, string>,
+    attributes: JSON.parse(record.attributes) as RunState["attributes"],
     message: record.message,
     steps: new Map(steps.map((step) => [stepKey(step.name, step.occurrence), toStepState(step)])),
     progress: { current: record.progress_current, total: record.progress_total },
@@ -100,6 +111,7 @@ export function toFoldedRun(record: RunRecord, steps: readonly StepsTable[]): Fo
     quarantinedSequence: record.quarantined_sequence,
     storedStart: record.started_sequence,
     changedSteps: new Set(),
+    stepsReplaced: false,
     bytes,
   };
 }
@@ -117,16 +129,53 @@ function toStepState(record: StepsTable): StepState {
     nextAttemptAt: record.next_attempt_at,
     token: record.token,
     maxAttempts: record.max_attempts,
+    kind: record.kind,
+    task: fromJson(record.task) as StepState["task"],
   };
 }
 
-function toFoldState({ progressCount, nowValues, cancelRequested }: RunState): string | null {
-  if (progressCount === 0 && nowValues.length === 0 && cancelRequested === null) return null;
-  return JSON.stringify({ progressCount, nowValues, cancelRequested } satisfies FoldState);
+function toFoldState(state: RunState): string | null {
+  const { progressCount, nowValues, cancelRequested, run, deadlineAt, parent, paused, open } = state;
+  const { startAwaited, copying } = state;
+  const initial =
+    progressCount === 0 &&
+    nowValues.length === 0 &&
+    cancelRequested === null &&
+    run === 1 &&
+    deadlineAt === null &&
+    parent === null &&
+    paused === null &&
+    open === null &&
+    !startAwaited &&
+    !copying;
+  if (initial) return null;
+  return JSON.stringify({
+    progressCount,
+    nowValues,
+    cancelRequested,
+    run,
+    deadlineAt,
+    parent,
+    paused,
+    startAwaited,
+    copying,
+    open,
+  } satisfies FoldState);
 }
 
 function initialFoldState(): FoldState {
-  return { progressCount: 0, nowValues: [], cancelRequested: null };
+  return {
+    progressCount: 0,
+    nowValues: [],
+    cancelRequested: null,
+    run: 1,
+    deadlineAt: null,
+    parent: null,
+    paused: null,
+    startAwaited: false,
+    copying: false,
+    open: null,
+  };
 }
 
 function toJson(value: unknown): string | null {

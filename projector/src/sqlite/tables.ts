@@ -5,9 +5,9 @@
  * Rows hang together by `run`: the sequence of the run's first commit. Ids are chosen by users and lie anywhere in
  * an index; by `run`, the rows that are written together lie together, and "newest first" is the key's own order.
  */
-import type { RunStatus, StepStatus } from "@millrace/schemas";
+import type { RunCondition, RunStatus, StepState, StepStatus } from "@millrace/schemas";
 
-export const schemaVersion = 1;
+export const schemaVersion = 2;
 
 export interface WorkflowsTable {
   readonly run: number;
@@ -60,6 +60,9 @@ export interface StepsTable {
   readonly next_attempt_at: number | null;
   readonly token: string | null;
   readonly max_attempts: number | null;
+  readonly kind: StepState["kind"];
+  /** JSON; null unless `kind` is `task`. */
+  readonly task: string | null;
 }
 
 /** The history. `body` is the text of the log as it is. */
@@ -70,6 +73,8 @@ export interface CommitsTable {
   readonly type: string;
   readonly at: number;
   readonly commit_id: string;
+  /** What the run's owner declared with it; null for a fact from outside. */
+  readonly condition: RunCondition | null;
   readonly body: string;
 }
 

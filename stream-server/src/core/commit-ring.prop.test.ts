@@ -8,7 +8,15 @@ const commitsOf = (steps: readonly { gap: number; run: number; bytes: number }[]
   let sequence = 0;
   return steps.map(({ gap, run, bytes }): RunCommit => {
     sequence += gap;
-    return { sequence, workflowId: `w${run}`, type: run < 2 ? "x" : "y", at: 0, events: [], bytes };
+    return {
+      sequence,
+      workflowId: `w${run}`,
+      type: run < 2 ? "x" : "y",
+      at: 0,
+      condition: null,
+      events: [],
+      bytes,
+    };
   });
 };
 const steps = fc.array(

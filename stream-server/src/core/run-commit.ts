@@ -1,4 +1,11 @@
-import { matchesEvent, matchesRun, type Filter, type WorkflowEvent } from "@millrace/schemas";
+import {
+  isClosingEvent,
+  matchesEvent,
+  matchesRun,
+  type Filter,
+  type RunCondition,
+  type WorkflowEvent,
+} from "@millrace/schemas";
 
 /** A commit as the stream server carries it: decoded, without the body's text. */
 export interface RunCommit {
@@ -7,6 +14,8 @@ export interface RunCommit {
   readonly type: string;
   /** The broker's time, milliseconds since 1970. */
   readonly at: number;
+  /** What the run's owner declared with it; null for a fact from outside. */
+  readonly condition: RunCondition | null;
   readonly events: readonly WorkflowEvent[];
   /** Size of the stored body, for budgets. */
   readonly bytes: number;
@@ -18,14 +27,7 @@ export function matchesCommit(filter: Filter, commit: RunCommit): boolean {
   return filter.event === undefined || commit.events.some((event) => matchesEvent(filter, event.type));
 }
 
-const closing: ReadonlySet<string> = new Set([
-  "WorkflowCompleted",
-  "WorkflowFailed",
-  "WorkflowCancelled",
-  "WorkflowTerminated",
-]);
-
 /** Whether the run is closed after this commit (it may have been closed before). */
 export function closesRun(commit: RunCommit): boolean {
-  return commit.events.some((event) => closing.has(event.type));
+  return commit.events.some(isClosingEvent);
 }

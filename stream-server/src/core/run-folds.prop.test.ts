@@ -18,7 +18,15 @@ function history(picks: readonly number[]): RunCommit[] {
       : pick > 95
         ? { type: "WorkflowCompleted", data: { output: n } }
         : { type: "ProgressReported", data: { message: `m${n}` } };
-    return { sequence: (n + 1) * 2, workflowId, type: "order", at: n, events: [event], bytes: 10 };
+    return {
+      sequence: (n + 1) * 2,
+      workflowId,
+      type: "order",
+      at: n,
+      condition: null,
+      events: [event],
+      bytes: 10,
+    };
   });
 }
 

@@ -272,7 +272,15 @@ export function simulate(SeamUnderTest: SeamClass, seed: number, faults: Faults 
       ? ["WorkflowCompleted"]
       : [pick(["StepStarted", "StepCompleted", "ProgressReported"])];
     const events = types.map((type) => ({ type, data: {} }) as unknown as WorkflowEvent);
-    log.push({ sequence, workflowId, type: workflowId < "c" ? "x" : "y", at: 0, events, bytes: 1 });
+    log.push({
+      sequence,
+      workflowId,
+      type: workflowId < "c" ? "x" : "y",
+      at: 0,
+      condition: null,
+      events,
+      bytes: 1,
+    });
   };
   const project = (count: number) => {
     projected = Math.min(log.length, projected + count);
