@@ -134,6 +134,7 @@ export class Activation {
       }
       case "WorkflowTurnFailed":
       case "WorkflowTerminated":
+      default:
         return;
       case "ProgressReported":
       case "SideEffectRecorded":
