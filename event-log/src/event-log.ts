@@ -8,6 +8,7 @@
  * L4 `follow` delivers every commit after its start once, in sequence order, or reports why it cannot.
  */
 import type { RunCondition, WorkflowEvent } from "@millrace/schemas";
+import type { BlobStore } from "./blob-store.ts";
 
 /**
  * What must be the run's last commit for an append to be accepted: a sequence; `"new"`, no run with this id under
@@ -51,6 +52,8 @@ export interface CommitHead {
   readonly condition: RunCondition | null;
   readonly dueAt: number | null;
   readonly parent: string | null;
+  /** W3C trace context of the writer. */
+  readonly traceparent: string | null;
 }
 
 /** A commit as stored. `events` decodes on first use and throws `commit_malformed` or `event_type_unknown`. */
@@ -125,6 +128,8 @@ export interface RegisteredType {
 
 export interface EventLog {
   readonly namespace: string;
+  /** Payloads that are too large for a commit. */
+  readonly blobs: BlobStore;
 
   /**
    * Appends one commit. Idempotent by commit id. Rejects with `conflict` (details `{expected, actual}`),

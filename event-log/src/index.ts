@@ -1,3 +1,4 @@
+export type { BlobInfo, BlobRef, BlobStore } from "./blob-store.ts";
 export type {
   AppendRequest,
   AppendResult,

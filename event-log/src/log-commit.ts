@@ -17,6 +17,7 @@ export class LogCommit implements StoredCommit {
   readonly condition: RunCondition | null;
   readonly dueAt: number | null;
   readonly parent: string | null;
+  readonly traceparent: string | null;
   #bytes: Uint8Array | null;
   #body: string | null = null;
   #events: readonly WorkflowEvent[] | null = null;
@@ -31,6 +32,7 @@ export class LogCommit implements StoredCommit {
     this.condition = head.condition;
     this.dueAt = head.dueAt;
     this.parent = head.parent;
+    this.traceparent = head.traceparent;
     this.#bytes = bytes;
   }
 

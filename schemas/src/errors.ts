@@ -59,6 +59,9 @@ const codes = {
   event_type_unknown: { retryable: false },
   checkpoint_mismatch: { retryable: false },
   log_recreated: { retryable: false },
+  payload_missing: { retryable: false },
+  payload_corrupt: { retryable: false },
+  payload_sealed: { retryable: false },
   // User code.
   non_determinism: { retryable: false },
   non_deterministic_call: { retryable: false },

@@ -79,3 +79,23 @@ export function fnv1a(text: string): number {
   }
   return hash >>> 0;
 }
+
+/** Key of a stored blob: `<workflowId>/<ULID>`. */
+export function blobKey(workflowId: string, blobId: string): string {
+  return `${workflowId}/${blobId}`;
+}
+
+const blobIdPattern = /^[0-7][0-9A-HJKMNP-TV-Z]{25}$/;
+
+/** Run and id of a blob's key; `invalid_id` when it is none. */
+export function parseBlobKey(key: string): { readonly workflowId: string; readonly blobId: string } {
+  const [workflowId, blobId = "", ...rest] = key.split("/");
+  if (!blobIdPattern.test(blobId) || rest.length > 0) {
+    throw new MillraceError(
+      "invalid_id",
+      `${JSON.stringify(key.slice(0, 200))} is not the key of a stored payload, which is <workflowId>/<ULID>. Take it from the history.`,
+    );
+  }
+  assertWorkflowId(workflowId);
+  return { workflowId, blobId };
+}

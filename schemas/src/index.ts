@@ -52,13 +52,16 @@ export {
   assertNamespace,
   assertWorkflowId,
   assertWorkflowType,
+  blobKey,
   fnv1a,
+  parseBlobKey,
   parseStepRef,
   shardOf,
   stepKey,
   type StepRef,
 } from "./ids.ts";
 export { defaultShardCount, limits } from "./limits.ts";
+export { isStoredForm, payloadFields, StoredForm } from "./payload.ts";
 export {
   ClientFrame,
   closeCodes,
@@ -107,6 +110,7 @@ export {
 export {
   announceSubject,
   anyTypeSubject,
+  blobSubject,
   logNames,
   parseRunSubject,
   runSubject,

@@ -16,6 +16,10 @@ export const limits = {
   jsonDepth: 256,
   /** Bytes of one encoded commit: below the broker's `max_payload` (1 MiB) with room for headers. */
   commitBytes: 1_000_000,
+  /** Bytes of JSON of one payload: an input, an output, a signal's payload. Larger ones belong into storage of your own. */
+  payloadBytes: 16 * 1_048_576,
+  /** Bytes of one stored blob: a payload with room for what a codec adds. */
+  blobBytes: 64 * 1_048_576,
   /** Events in one commit. */
   commitEvents: 1_000,
   /** Commits of one run (the per-subject cap of the log, a guard against runaways). */

@@ -8,6 +8,10 @@ export interface LogNames {
   readonly registryBucket: string;
   /** Subject filter of the whole log. */
   readonly all: string;
+  /** JetStream stream with the payloads that are too large for the log. */
+  readonly blobStream: string;
+  /** Subject filter of all of them. */
+  readonly allBlobs: string;
 }
 
 export function logNames(namespace: string): LogNames {
@@ -16,6 +20,8 @@ export function logNames(namespace: string): LogNames {
     stream: `MILLRACE_${namespace}`,
     registryBucket: `MILLRACE_${namespace}_REGISTRY`,
     all: `mr.${namespace}.>`,
+    blobStream: `MILLRACE_${namespace}_BLOBS`,
+    allBlobs: `mrb.${namespace}.*.*`,
   };
 }
 
@@ -27,6 +33,11 @@ export function runSubject(namespace: string, shardCount: number, type: string, 
 /** The run with this id whatever its type: `mr.<ns>.<shard>.*.<workflowId>`. */
 export function anyTypeSubject(namespace: string, shardCount: number, workflowId: string): string {
   return `mr.${namespace}.${shardOf(workflowId, shardCount)}.*.${workflowId}`;
+}
+
+/** One subject per blob, below that of its run: `mrb.<ns>.<workflowId>.<ULID>`. `*` for the id of a blob gives the run's filter. */
+export function blobSubject(namespace: string, workflowId: string, blobId: string): string {
+  return `mrb.${namespace}.${workflowId}.${blobId}`;
 }
 
 /** Subject of core messages (not stored) by which parts tell each other that something moved. */

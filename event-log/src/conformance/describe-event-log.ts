@@ -55,8 +55,9 @@ function bySequence(a: readonly [string, number], b: readonly [string, number]):
 
 /** Everything but the body's methods: what two ways of reading must agree on. */
 function plain(commit: StoredCommit) {
-  const { sequence, workflowId, type, at, commitId, writer, condition, dueAt, parent, body } = commit;
-  return { sequence, workflowId, type, at, commitId, writer, condition, dueAt, parent, body };
+  const { sequence, workflowId, type, at, commitId, writer, condition, dueAt, parent, traceparent, body } =
+    commit;
+  return { sequence, workflowId, type, at, commitId, writer, condition, dueAt, parent, traceparent, body };
 }
 
 /** A follower that keeps what it was given. */

@@ -1,3 +1,4 @@
+export { describeBlobStore } from "./describe-blob-store.ts";
 export { describeEventLog } from "./describe-event-log.ts";
 export type { AppendFault, EventLogHarness, OpenOptions } from "./event-log-harness.ts";
 export { factOf, startOf, stepOf } from "./sample-append.ts";

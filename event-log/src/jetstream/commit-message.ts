@@ -52,6 +52,7 @@ export function headOf(
     condition: conditions.has(condition) ? (condition as RunCondition) : null,
     dueAt: dueAt === "" ? null : Number(dueAt),
     parent: stored?.get(commitHeaders.parent) || null,
+    traceparent: stored?.get(commitHeaders.traceparent) || null,
   };
 }
 

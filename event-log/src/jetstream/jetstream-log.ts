@@ -23,6 +23,7 @@ import {
   MillraceError,
   runSubject,
 } from "@millrace/schemas";
+import type { BlobStore } from "../blob-store.ts";
 import { encodeAppend } from "../encode-append.ts";
 import type {
   AppendRequest,
@@ -54,6 +55,7 @@ export interface JetStreamLogParts {
   readonly manager: JetStreamManager;
   readonly client: JetStreamClient;
   readonly registry: TypeRegistry;
+  readonly blobs: BlobStore;
   readonly stream: LogStream;
   readonly namespace: string;
   readonly generation: string;
@@ -73,6 +75,7 @@ const closeWaitMs = 2_000;
 
 export class JetStreamLog implements EventLog {
   readonly namespace: string;
+  readonly blobs: BlobStore;
   readonly #parts: JetStreamLogParts;
   readonly #publisher: CommitPublisher;
   readonly #reader: LogReader;
@@ -95,6 +98,7 @@ export class JetStreamLog implements EventLog {
     const { connection, manager, namespace, stream } = parts;
     this.namespace = namespace;
     this.#parts = parts;
+    this.blobs = parts.blobs;
     this.#publisher = new CommitPublisher(connection, {
       inFlightMax: parts.inFlightMax,
       queuedMax: parts.queuedMax,

@@ -5,6 +5,7 @@ import { assertBrokerVersion } from "../broker/broker-version.ts";
 import { brokerAuthError } from "../broker/connection-options.ts";
 import type { EventLog } from "../event-log.ts";
 import { toMillraceError } from "./broker-errors.ts";
+import { BlobStream } from "./blob-stream.ts";
 import { JetStreamLog } from "./jetstream-log.ts";
 import { openStream } from "./open-stream.ts";
 import { TypeRegistry } from "./type-registry.ts";
@@ -71,11 +72,13 @@ export async function openEventLog(options: EventLogOptions): Promise<EventLog> 
     const replicas = options.replicas ?? 1;
     const stream = await openStream(manager, namespace, { replicas, bytesMax: options.bytesMax ?? -1 });
     const registry = await TypeRegistry.open(connection, logNames(namespace).registryBucket, replicas);
+    const client = jetstream(connection);
     return new JetStreamLog({
       connection,
       manager,
-      client: jetstream(connection),
+      client,
       registry,
+      blobs: new BlobStream({ manager, client, namespace, replicas }),
       stream,
       namespace,
       generation: options.generation ?? "",

@@ -15,6 +15,7 @@ import type { AppendRequest, EventLog, LogStatus, StoredCommit } from "../event-
 import { LogCommit } from "../log-commit.ts";
 import { settleAppend, type AppendTransport } from "../settle-append.ts";
 import { verdictOf } from "../verdict-of.ts";
+import { createMemoryBlobs } from "./memory-blobs.ts";
 import { followMemory, type MemoryFollower } from "./memory-follower.ts";
 import { createMemoryServer, type MemoryServer } from "./memory-server.ts";
 
@@ -124,6 +125,7 @@ export function createMemoryLog(options: MemoryLogOptions = {}): EventLog {
             condition: request.condition ?? null,
             dueAt: request.dueAt ?? null,
             parent: request.parent ?? null,
+            traceparent: request.traceparent ?? null,
             body: encodeAppend(request),
           },
           expectation,
@@ -160,6 +162,7 @@ export function createMemoryLog(options: MemoryLogOptions = {}): EventLog {
 
   return {
     namespace,
+    blobs: createMemoryBlobs(server, namespace),
     async append(request: AppendRequest) {
       requireOpen();
       requireSame();

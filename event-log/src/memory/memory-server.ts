@@ -19,6 +19,11 @@ export interface MemoryEntry {
   readonly body: Uint8Array;
 }
 
+export interface MemoryBlob {
+  readonly bytes: Uint8Array;
+  readonly storedAt: number;
+}
+
 export interface MemoryPublish {
   readonly workflowId: string;
   readonly type: string;
@@ -27,6 +32,7 @@ export interface MemoryPublish {
   readonly condition: RunCondition | null;
   readonly dueAt: number | null;
   readonly parent: string | null;
+  readonly traceparent?: string | null;
   readonly body: Uint8Array;
 }
 
@@ -61,6 +67,8 @@ export interface MemoryStream {
   readonly byId: ReadonlyMap<string, readonly number[]>;
   readonly types: Map<string, RegisteredType>;
   readonly topics: Set<(topic: string, value: number) => void>;
+  /** Payloads that were too large for the log, by key, oldest first. */
+  readonly blobs: Map<string, MemoryBlob>;
   /** Told after each stored commit. */
   readonly stored: Set<() => void>;
 }
@@ -97,6 +105,7 @@ export function createMemoryServer(options: MemoryServerOptions = {}): MemorySer
       byId: new Map(),
       types: new Map(),
       topics: new Set(),
+      blobs: new Map(),
       stored: new Set(),
     };
   }
@@ -125,7 +134,19 @@ export function createMemoryServer(options: MemoryServerOptions = {}): MemorySer
     if (actual !== expectation.sequence) return { kind: "refused", actual };
     if (ofRun.length >= runCommitsMax) return { kind: "run_full", commits: ofRun.length };
     const sequence = stream.entries.length + 1;
-    const head = { sequence, workflowId, type, at: clock(), commitId, writer, condition, dueAt, parent };
+    const at = clock();
+    const head = {
+      sequence,
+      workflowId,
+      type,
+      at,
+      commitId,
+      writer,
+      condition,
+      dueAt,
+      parent,
+      traceparent: message.traceparent ?? null,
+    };
     stream.entries.push({ head, body });
     stream.byId.set(workflowId, ofId);
     ofId.push(sequence);
