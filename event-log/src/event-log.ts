@@ -9,6 +9,7 @@
  */
 import type { RunCondition, WorkflowEvent } from "@millrace/schemas";
 import type { BlobStore } from "./blob-store.ts";
+import type { LeaseStore } from "./lease-store.ts";
 
 /**
  * What must be the run's last commit for an append to be accepted: a sequence; `"new"`, no run with this id under
@@ -111,6 +112,13 @@ export interface FollowOptions {
 }
 export type FollowStatus = "live" | "interrupted" | "recreated" | "diverged" | "failed";
 
+export interface HeadsOptions {
+  /** Only these workflow types; absent: all. */
+  readonly types?: readonly string[];
+  /** Only these shards; absent: all. */
+  readonly shards?: readonly number[];
+}
+
 export interface Follower {
   /** Sequence of the last commit delivered (or `after`). */
   readonly position: number;
@@ -150,12 +158,9 @@ export interface EventLog {
 
   /**
    * The latest commit head of every run up to the log's end, sampled now: how an owner takes over. Returns the
-   * sampled end; follow from there.
+   * sampled end; follow from there. `shards`: only the runs of these.
    */
-  heads(
-    onHead: (head: CommitHead) => void,
-    options?: { readonly types?: readonly string[] },
-  ): Promise<number>;
+  heads(onHead: (head: CommitHead) => void, options?: HeadsOptions): Promise<number>;
 
   follow(options: FollowOptions): Promise<Follower>;
 
@@ -166,6 +171,9 @@ export interface EventLog {
   registerTypes(types: readonly RegisteredType[]): Promise<void>;
   /** Every type registered so far, from a watched local copy. */
   registeredType(type: string): RegisteredType | null;
+
+  /** The namespace's leases: who is alive and who holds what. Opened on first use; closed with the log. */
+  leases(): Promise<LeaseStore>;
 
   /** Sends a hint to whoever listens now; not stored, may be lost, never needed for correctness. */
   announce(topic: string, value: number): void;

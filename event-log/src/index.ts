@@ -10,11 +10,20 @@ export type {
   Follower,
   FollowOptions,
   FollowStatus,
+  HeadsOptions,
   LogInfo,
   LogStatus,
   RegisteredType,
   StoredCommit,
 } from "./event-log.ts";
+export {
+  leaseMsMin,
+  type KeepOptions,
+  type Lease,
+  type LeaseChange,
+  type LeaseStore,
+  type LeaseWatch,
+} from "./lease-store.ts";
 export { createMemoryLog, type MemoryLogOptions } from "./memory/memory-log.ts";
 export { createMemoryServer, type MemoryServer, type MemoryServerOptions } from "./memory/memory-server.ts";
 export { openEventLog, type EventLogOptions } from "./jetstream/open-event-log.ts";

@@ -19,6 +19,7 @@ const codes = {
   workflow_not_found: { retryable: false },
   workflow_type_unknown: { retryable: false },
   workflow_version_unknown: { retryable: false },
+  workflow_type_claimed: { retryable: false },
   workflow_exists: { retryable: false },
   workflow_closed: { retryable: false },
   workflow_not_external: { retryable: false },

@@ -3,7 +3,8 @@ import { limits } from "./limits.ts";
 
 const token = /^[A-Za-z0-9_-]+$/;
 
-function assertToken(kind: string, value: unknown, chars: number): asserts value is string {
+/** Throws `invalid_id` unless `value` is `[A-Za-z0-9_-]{1,chars}`: a token of a subject or key in the broker. */
+export function assertToken(kind: string, value: unknown, chars: number): asserts value is string {
   if (typeof value === "string" && value.length <= chars && token.test(value)) return;
   const shown = typeof value === "string" ? JSON.stringify(value.slice(0, 160)) : String(value);
   throw new MillraceError(

@@ -36,6 +36,21 @@ export {
   type Filter,
 } from "./filter.ts";
 export {
+  assertGroup,
+  laneOf,
+  parseFleetKey,
+  parseFleetSession,
+  parseShardHolders,
+  sessionKey,
+  shardKey,
+  type Fleet,
+  type FleetKey,
+  type FleetSession,
+  type HostedType,
+  type ShardHolder,
+  type ShardHolders,
+} from "./fleet.ts";
+export {
   ReasonRequest,
   RunCompleteRequest,
   RunFailRequest,

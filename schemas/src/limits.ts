@@ -6,6 +6,8 @@ export const limits = {
   workflowTypeChars: 64,
   /** Characters of a namespace. */
   namespaceChars: 32,
+  /** Characters of a worker group. It is a token of a key in the broker. */
+  workerGroupChars: 64,
   /** Characters of a step name. */
   stepNameChars: 128,
   /** Occurrences of one step name within a run. */

@@ -6,6 +6,8 @@ export interface LogNames {
   readonly stream: string;
   /** Key-value bucket with the registered workflow types. */
   readonly registryBucket: string;
+  /** Key-value bucket with the live workers and who holds which shard. */
+  readonly fleetBucket: string;
   /** Subject filter of the whole log. */
   readonly all: string;
   /** JetStream stream with the payloads that are too large for the log. */
@@ -19,6 +21,7 @@ export function logNames(namespace: string): LogNames {
   return {
     stream: `MILLRACE_${namespace}`,
     registryBucket: `MILLRACE_${namespace}_REGISTRY`,
+    fleetBucket: `MILLRACE_${namespace}_FLEET`,
     all: `mr.${namespace}.>`,
     blobStream: `MILLRACE_${namespace}_BLOBS`,
     allBlobs: `mrb.${namespace}.*.*`,

@@ -34,6 +34,7 @@ const byErrorCode: Readonly<Record<ErrorCode, ExitCode>> = {
   route_unknown: notFound,
   subscription_unknown: notFound,
 
+  workflow_type_claimed: refused,
   workflow_exists: refused,
   workflow_closed: refused,
   workflow_not_external: refused,

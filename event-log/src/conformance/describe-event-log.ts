@@ -6,7 +6,7 @@
 import fc from "fast-check";
 import { ulid } from "ulid";
 import { afterAll, afterEach, beforeAll, describe, expect, test, vi } from "vitest";
-import { isMillraceError, limits, type ErrorCode } from "@millrace/schemas";
+import { isMillraceError, limits, shardOf, type ErrorCode } from "@millrace/schemas";
 import { processEnvironment } from "../broker/config.ts";
 import type {
   AppendRequest,
@@ -14,6 +14,7 @@ import type {
   EventLog,
   FollowOptions,
   FollowStatus,
+  HeadsOptions,
   StoredCommit,
 } from "../event-log.ts";
 import { appendFaults, type EventLogHarness } from "./event-log-harness.ts";
@@ -487,6 +488,28 @@ export function describeEventLog(name: string, makeHarness: () => Promise<EventL
         expect(refunds).toHaveLength(10);
         const nothing = await log.heads(() => expect.fail("there is no such run"), { types: ["none"] });
         expect(nothing).toBe(41);
+      });
+
+      test("of some shards only, whatever the types", async () => {
+        const log = await open();
+        const { shardCount } = await log.info();
+        const ids = Array.from({ length: 40 }, (_, index) => `run-${index}`);
+        for (const [index, id] of ids.entries())
+          await log.append(startOf(id, { type: index < 20 ? "a" : "b" }));
+        const shards = [...new Set(ids.slice(0, 30).map((id) => shardOf(id, shardCount)))].slice(0, 9);
+        const headsOf = async (options: HeadsOptions): Promise<string[]> => {
+          const found: string[] = [];
+          expect(await log.heads((head) => found.push(head.workflowId), options)).toBe(40);
+          return found.toSorted();
+        };
+        const inShards = ids.filter((id) => shards.includes(shardOf(id, shardCount)));
+        expect(inShards.length).toBeGreaterThan(8);
+        expect(await headsOf({ shards })).toEqual(inShards.toSorted());
+        const ofA = inShards.filter((id) => ids.indexOf(id) < 20);
+        expect(await headsOf({ shards, types: ["a"] })).toEqual(ofA.toSorted());
+        expect(await headsOf({ shards: [] })).toEqual([]);
+        const all = Array.from({ length: shardCount }, (_, shard) => shard);
+        expect(await headsOf({ shards: all, types: ["b"] })).toEqual(ids.slice(20).toSorted());
       });
     });
 

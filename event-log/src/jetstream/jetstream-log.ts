@@ -20,6 +20,7 @@ import {
   assertWorkflowId,
   assertWorkflowType,
   epochOf,
+  logNames,
   MillraceError,
   runSubject,
 } from "@millrace/schemas";
@@ -34,17 +35,20 @@ import type {
   EventLog,
   Follower,
   FollowOptions,
+  HeadsOptions,
   LogInfo,
   LogStatus,
   RegisteredType,
   StoredCommit,
 } from "../event-log.ts";
+import type { LeaseStore } from "../lease-store.ts";
 import { settleAppend, type AppendPolicy } from "../settle-append.ts";
 import { verdictOf } from "../verdict-of.ts";
 import { toMillraceError } from "./broker-errors.ts";
 import { headersOf } from "./commit-message.ts";
 import { CommitPublisher } from "./commit-publisher.ts";
 import { JetStreamFollower, type FollowerHost } from "./follower.ts";
+import { LeaseBucket } from "./lease-bucket.ts";
 import { LogReader } from "./log-reader.ts";
 import { createdOf, type LogStream } from "./open-stream.ts";
 import { readHeads } from "./read-heads.ts";
@@ -56,6 +60,8 @@ export interface JetStreamLogParts {
   readonly client: JetStreamClient;
   readonly registry: TypeRegistry;
   readonly blobs: BlobStore;
+  /** Of what is made here beside the log. */
+  readonly replicas: number;
   readonly stream: LogStream;
   readonly namespace: string;
   readonly generation: string;
@@ -91,6 +97,7 @@ export class JetStreamLog implements EventLog {
   readonly #wakers = new Set<() => void>();
   #status: LogStatus = "connected";
   #linked = true;
+  #leases: Promise<LeaseBucket> | null = null;
   #closing: Promise<void> | null = null;
   #resuming: Promise<void> = Promise.resolve();
 
@@ -171,17 +178,19 @@ export class JetStreamLog implements EventLog {
     return await this.#fromLeader(() => this.#reader.read(sequence));
   }
 
-  async heads(
-    onHead: (head: CommitHead) => void,
-    options: { readonly types?: readonly string[] } = {},
-  ): Promise<number> {
+  async heads(onHead: (head: CommitHead) => void, options: HeadsOptions = {}): Promise<number> {
     for (const type of options.types ?? []) assertWorkflowType(type);
     const { lastSequence } = await this.info();
+    if (options.shards?.length === 0) return lastSequence;
     try {
       await readHeads(
         this.#parts.client,
         this.#parts.stream.name,
-        { subjects: this.#subjectsOf(options.types), until: lastSequence, aheadMax: followAheadMax },
+        {
+          subjects: this.#subjectsOf(options.types, options.shards),
+          until: lastSequence,
+          aheadMax: followAheadMax,
+        },
         onHead,
       );
     } catch (error) {
@@ -259,6 +268,21 @@ export class JetStreamLog implements EventLog {
     return this.#parts.registry.get(type);
   }
 
+  leases(): Promise<LeaseStore> {
+    this.#requireOpen();
+    const { connection, replicas } = this.#parts;
+    this.#leases ??= LeaseBucket.open(
+      connection,
+      logNames(this.namespace).fleetBucket,
+      replicas,
+      () => this.#linked,
+    ).catch((error: unknown) => {
+      this.#leases = null;
+      throw error;
+    });
+    return this.#leases;
+  }
+
   announce(topic: string, value: number): void {
     // While the connection is away the library would keep hints and send them all, stale, when it is back.
     if (this.#status !== "connected") return;
@@ -317,6 +341,9 @@ export class JetStreamLog implements EventLog {
     await Promise.all([...this.#followers].map((follower) => follower.stop()));
     await Promise.allSettled(appending);
     this.#parts.registry.close();
+    // One that could not be opened has nothing to close; whoever asked for it was told.
+    const leases = await this.#leases?.catch(() => null);
+    leases?.close();
     this.#topics.clear();
     this.#statusListeners.clear();
     // Draining sends what is still unsent; without a connection it would wait for one.
@@ -350,6 +377,7 @@ export class JetStreamLog implements EventLog {
         const { created } = await this.info();
         this.#setStatus(created === this.#parts.stream.created ? "connected" : "recreated");
         await this.#parts.registry.watch();
+        await (await this.#leases)?.reconnected();
         return;
       } catch {
         // The broker is still starting: it takes connections before it serves its streams.
@@ -382,8 +410,13 @@ export class JetStreamLog implements EventLog {
     };
   }
 
-  #subjectsOf(types: readonly string[] | undefined): string[] | null {
-    return types === undefined ? null : types.map((type) => `mr.${this.namespace}.*.${type}.*`);
+  #subjectsOf(types: readonly string[] | undefined, shards?: readonly number[]): string[] | null {
+    // All shards are no filter: the broker matches each commit against each subject.
+    const all = shards === undefined || shards.length === this.#parts.stream.shardCount;
+    if (types === undefined && all) return null;
+    return (all ? ["*"] : shards).flatMap((shard) =>
+      (types ?? ["*"]).map((type) => `mr.${this.namespace}.${shard}.${type}.*`),
+    );
   }
 
   /** Reads that ask the broker: at once `unavailable` while the connection is away, not after a time-out. */

@@ -79,6 +79,7 @@ export async function openEventLog(options: EventLogOptions): Promise<EventLog> 
       client,
       registry,
       blobs: new BlobStream({ manager, client, namespace, replicas }),
+      replicas,
       stream,
       namespace,
       generation: options.generation ?? "",

@@ -2,14 +2,14 @@ import { setTimeout as delay } from "node:timers/promises";
 import type { AppendFault, EventLogHarness } from "../conformance/event-log-harness.ts";
 import type { EventLog } from "../event-log.ts";
 import { createMemoryLog } from "./memory-log.ts";
-import { createMemoryServer, type MemoryServer } from "./memory-server.ts";
+import { createMemoryServer, type MemoryServer, type MemoryServerOptions } from "./memory-server.ts";
 
 /** How long a client of the twin waits for an answer that does not come. */
 const lostAnswerMs = 20;
 
 /** The memory twin's server with the faults of a real one around it. */
-export function createMemoryHarness(): EventLogHarness {
-  const real = createMemoryServer();
+export function createMemoryHarness(serverOptions: MemoryServerOptions = {}): EventLogHarness {
+  const real = createMemoryServer(serverOptions);
   const armed: { fault: AppendFault; struck: () => void }[] = [];
   const server: MemoryServer = Object.assign(Object.create(real) as MemoryServer, {
     publish: async (...message: Parameters<MemoryServer["publish"]>) => {

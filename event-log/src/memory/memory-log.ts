@@ -9,7 +9,14 @@
  * I2 A log that was made anew under this connection is never written to: `log_recreated`.
  */
 import { setTimeout as delay } from "node:timers/promises";
-import { assertNamespace, assertWorkflowId, epochOf, logNames, MillraceError } from "@millrace/schemas";
+import {
+  assertNamespace,
+  assertWorkflowId,
+  epochOf,
+  logNames,
+  MillraceError,
+  shardOf,
+} from "@millrace/schemas";
 import { encodeAppend } from "../encode-append.ts";
 import type { AppendRequest, EventLog, LogStatus, StoredCommit } from "../event-log.ts";
 import { LogCommit } from "../log-commit.ts";
@@ -17,6 +24,7 @@ import { settleAppend, type AppendTransport } from "../settle-append.ts";
 import { verdictOf } from "../verdict-of.ts";
 import { createMemoryBlobs } from "./memory-blobs.ts";
 import { followMemory, type MemoryFollower } from "./memory-follower.ts";
+import { createMemoryLeases } from "./memory-leases.ts";
 import { createMemoryServer, type MemoryServer } from "./memory-server.ts";
 
 export interface MemoryLogOptions {
@@ -71,7 +79,9 @@ export function createMemoryLog(options: MemoryLogOptions = {}): EventLog {
     if (!connected) setStatus("disconnected");
     else setStatus(stream().created === created ? "connected" : "recreated");
     for (const follower of [...followers]) follower.connectionChanged();
+    leases.connectionChanged();
   });
+  const leases = createMemoryLeases(server, namespace);
 
   function requireOpen(): void {
     if (status !== "closed") return;
@@ -193,7 +203,7 @@ export function createMemoryLog(options: MemoryLogOptions = {}): EventLog {
       requireConnected();
       return commitAt(sequence);
     },
-    async heads(onHead, { types } = {}) {
+    async heads(onHead, { types, shards } = {}) {
       requireConnected();
       const end = stream().entries.length;
       const heads = [...stream().byId.values()].map(
@@ -201,7 +211,9 @@ export function createMemoryLog(options: MemoryLogOptions = {}): EventLog {
       );
       await Promise.resolve();
       for (const head of heads) {
-        if (head !== undefined && (types === undefined || types.includes(head.type))) onHead(head);
+        if (head === undefined || types?.includes(head.type) === false) continue;
+        if (shards?.includes(shardOf(head.workflowId, stream().shardCount)) === false) continue;
+        onHead(head);
       }
       return end;
     },
@@ -239,6 +251,10 @@ export function createMemoryLog(options: MemoryLogOptions = {}): EventLog {
     registeredType(type) {
       return stream().types.get(type) ?? null;
     },
+    async leases() {
+      requireOpen();
+      return leases;
+    },
     announce(topic, value) {
       if (status !== "connected") return;
       for (const listener of [...stream().topics]) listener(topic, value);
@@ -257,6 +273,7 @@ export function createMemoryLog(options: MemoryLogOptions = {}): EventLog {
       if (status === "closed") return;
       setStatus("closed");
       closing.abort();
+      leases.close();
       offConnected();
       stream().topics.delete(onTopic);
       await Promise.all([...followers].map((follower) => follower.stop()));

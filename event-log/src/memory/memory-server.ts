@@ -12,6 +12,7 @@
  */
 import { defaultShardCount, limits, type RunCondition } from "@millrace/schemas";
 import type { CommitHead, RegisteredType } from "../event-log.ts";
+import { MemoryKeys } from "./memory-leases.ts";
 import type { Expectation } from "../settle-append.ts";
 
 export interface MemoryEntry {
@@ -44,8 +45,12 @@ export type MemoryAck =
 export interface MemoryServer {
   /** Milliseconds since 1970: the time of commits. */
   readonly clock: () => number;
+  /** Calls back after a delay: when a lease expires. The answer takes it back. */
+  wake(delayMs: number, callback: () => void): () => void;
   publish(namespace: string, message: MemoryPublish, expectation: Expectation): Promise<MemoryAck>;
   stream(namespace: string): MemoryStream;
+  /** The keys of a namespace's leases. They outlive `recreate`, as a bucket does. */
+  keys(namespace: string): MemoryKeys;
   /** False while `disconnect` holds: nothing is sent, stored or delivered. */
   readonly connected: boolean;
   onConnected(listener: (connected: boolean) => void): () => void;
@@ -81,6 +86,8 @@ interface Stream extends MemoryStream {
 export interface MemoryServerOptions {
   /** Milliseconds since 1970. Default: the machine's clock. */
   readonly clock?: () => number;
+  /** Calls back after a delay. Default: the machine's timers. */
+  readonly wake?: (delayMs: number, callback: () => void) => () => void;
   /** Default: `limits.runCommits`. */
   readonly runCommitsMax?: number;
 }
@@ -88,6 +95,8 @@ export interface MemoryServerOptions {
 /** A fresh, empty server: pass it to several `createMemoryLog` to let them see one log. */
 export function createMemoryServer(options: MemoryServerOptions = {}): MemoryServer {
   const clock = options.clock ?? Date.now;
+  const wake = options.wake ?? systemWake;
+  const keys = new Map<string, MemoryKeys>();
   const runCommitsMax = options.runCommitsMax ?? limits.runCommits;
   const streams = new Map<string, Stream>();
   const connectedListeners = new Set<(connected: boolean) => void>();
@@ -156,6 +165,12 @@ export function createMemoryServer(options: MemoryServerOptions = {}): MemorySer
 
   return {
     clock,
+    wake,
+    keys(namespace) {
+      const found = keys.get(namespace) ?? new MemoryKeys(wake);
+      keys.set(namespace, found);
+      return found;
+    },
     get connected() {
       return connected;
     },
@@ -189,4 +204,10 @@ export function createMemoryServer(options: MemoryServerOptions = {}): MemorySer
       streams.set(namespace, after);
     },
   };
+}
+
+function systemWake(delayMs: number, callback: () => void): () => void {
+  // A server in memory is gone with its process: a lease that is pending must not keep it.
+  const timer = setTimeout(callback, delayMs).unref();
+  return () => clearTimeout(timer);
 }

@@ -17,6 +17,7 @@ export const statusOf: Readonly<Record<ErrorCode, number>> = {
   workflow_not_found: 404,
   workflow_type_unknown: 404,
   workflow_version_unknown: 404,
+  workflow_type_claimed: 409,
   workflow_exists: 409,
   workflow_closed: 409,
   workflow_not_external: 409,

@@ -1,0 +1,4 @@
+import { describeLeaseStore } from "../conformance/describe-lease-store.ts";
+import { createJetStreamHarness } from "./jetstream-harness.ts";
+
+describeLeaseStore("JetStream", createJetStreamHarness);
