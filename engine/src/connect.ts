@@ -1,10 +1,10 @@
 import { openEventLog, type EventLog, type EventLogOptions } from "@millrace/event-log";
 import {
+  assertAttributes,
   assertWorkflowId,
   assertWorkflowType,
   isClosed,
   isMillraceError,
-  limits,
   MillraceError,
   parseStepRef,
   type RunState,
@@ -196,7 +196,7 @@ class Connection implements Millrace {
     }
     const plan = options.steps ?? (driver === "code" ? registered?.plan : undefined) ?? [];
     for (const step of plan) parseStepRef(step);
-    assertAttributes(options.attributes ?? {});
+    assertAttributes(options.attributes ?? {}, `Start of ${id}`);
     const event = {
       type: "WorkflowStarted" as const,
       data: {
@@ -269,25 +269,4 @@ function differenceOf(
   if (!sameJson(state.input, wanted.input)) return "input";
   if (state.driver === "external" && !sameJson(state.plan, wanted.plan ?? [])) return "list of steps";
   return null;
-}
-
-function assertAttributes(attributes: Readonly<Record<string, string>>): void {
-  const entries = Object.entries(attributes);
-  if (entries.length > limits.attributes) {
-    throw new MillraceError(
-      "limit_exceeded",
-      `Start refused: ${entries.length} attributes, the limit is ${limits.attributes}. Put the rest into the input.`,
-      { details: { limit: limits.attributes, actual: entries.length } },
-    );
-  }
-  for (const [key, value] of entries) {
-    if (key.length >= 1 && key.length <= limits.attributeChars && value.length <= limits.attributeChars)
-      continue;
-    throw new MillraceError(
-      "limit_exceeded",
-      `Start refused: attribute ${JSON.stringify(key.slice(0, 60))} is longer than ${limits.attributeChars} characters ` +
-        "(key or value), or has no key. Shorten it, or put it into the input.",
-      { details: { limit: limits.attributeChars, actual: Math.max(key.length, value.length) } },
-    );
-  }
 }

@@ -1,6 +1,6 @@
 /** What `connect` gives: the public door of the engine. Implementations live beside it. */
 import type { EventLog } from "@millrace/event-log";
-import type { BeginOutcome, ErrorInfo } from "@millrace/schemas";
+import type { Attributes, BeginOutcome, ErrorInfo } from "@millrace/schemas";
 import type { WorkflowDefinition } from "./definition.ts";
 import type { Worker, WorkerOptions } from "./worker.ts";
 
@@ -9,7 +9,8 @@ export interface StartOptions {
   readonly id?: string;
   /** Default: the definition's, else the registered one, else "1". */
   readonly version?: string;
-  readonly attributes?: Readonly<Record<string, string>>;
+  /** Search attributes: strings, numbers, booleans; dates as ISO 8601 strings. At most `limits.attributes`. */
+  readonly attributes?: Attributes;
   /** `external`: a driver begins and ends the steps; needs no registered type. Default `code`. */
   readonly driver?: "code" | "external";
   /** Planned step names, for `totalSteps`. Default: the definition's. */
@@ -90,7 +91,7 @@ export interface DriveOptions {
   readonly input?: unknown;
   /** Planned step names, for `totalSteps`. */
   readonly steps?: readonly string[];
-  readonly attributes?: Readonly<Record<string, string>>;
+  readonly attributes?: Attributes;
 }
 
 export interface Millrace {

@@ -13,8 +13,8 @@ export type ErrorInfo = v.InferOutput<typeof ErrorInfo>;
 const step = { name: v.string(), occurrence: v.pipe(v.number(), v.integer(), v.minValue(1)) };
 const attempt = { ...step, attempt: v.pipe(v.number(), v.integer(), v.minValue(1)) };
 const operator = { reason: v.optional(v.string()), by: v.optional(v.string()) };
-/** A search attribute. A date is its ISO 8601 text. */
-const AttributeValue = v.union([v.string(), v.number(), v.boolean()]);
+/** A search attribute. A date is its ISO 8601 text in UTC, so that the order of texts is that of times. */
+export const AttributeValue = v.union([v.string(), v.pipe(v.number(), v.finite()), v.boolean()]);
 export type AttributeValue = v.InferOutput<typeof AttributeValue>;
 /** What happens to a child when its parent closes. */
 export const ParentClosePolicy = v.picklist(["cancel", "terminate", "abandon"]);

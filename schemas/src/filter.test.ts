@@ -1,7 +1,7 @@
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { eventSchemas, isEventType } from "./events.ts";
-import { canonicalFilter, matchesEvent, matchesRun, parseFilter } from "./filter.ts";
+import { canonicalFilter, matchesAround, matchesEvent, matchesRun, parseFilter } from "./filter.ts";
 import { limits } from "./limits.ts";
 
 const names = fc.array(fc.string({ minLength: 1, maxLength: 9 }), { minLength: 1, maxLength: 5 });
@@ -53,7 +53,25 @@ describe("filter", () => {
     expect(parseFilter(undefined)).toEqual({});
   });
 
+  test("attributes: one value or several, typed or as text, in any order, have one canonical text", () => {
+    const canonical = (attr: unknown) => canonicalFilter(parseFilter({ attr }));
+    expect(canonical({ b: ["2", 1], a: true })).toBe(canonical({ a: ["true", true], b: [1, 2, "1"] }));
+    expect(canonical({ a: 1 })).not.toBe(canonical({ a: 2 }));
+    expect(canonical({ a: 1 })).not.toBe(canonicalFilter({}));
+    const again = parseFilter(JSON.parse(canonical({ customer: 7 })));
+    const around = { before: {}, after: { customer: "7" } };
+    expect(matchesAround(again, around)).toBe(true);
+    expect(matchesAround(parseFilter({}), around)).toBe(true);
+    expect(matchesAround(again, { before: {}, after: {} })).toBe(false);
+  });
+
   const refused: readonly unknown[] = [
+    { attr: {} },
+    { attr: ["customer"] },
+    { attr: { customer: [] } },
+    { attr: { customer: { gt: 1 } } },
+    { attr: { "": 1 } },
+    { attr: Object.fromEntries(Array.from({ length: limits.attributes + 1 }, (_, n) => [`k${n}`, n])) },
     { workflow: [] },
     { workflow: "order-1" },
     { type: [""] },

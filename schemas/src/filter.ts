@@ -1,4 +1,5 @@
 import * as v from "valibot";
+import { matchesAttributes, textsOf, type AttributeFilter, type AttributesAround } from "./attributes.ts";
 import { MillraceError } from "./errors.ts";
 import { isEventType, type EventType } from "./events.ts";
 import { limits } from "./limits.ts";
@@ -9,17 +10,46 @@ const values = v.pipe(
   v.maxLength(limits.filterValues),
 );
 
+/** By attribute, one value or several of which one must be had. */
+export const AttributeFilterSchema = v.pipe(
+  v.unknown(),
+  // valibot takes an array for a record with the keys 0, 1, ...
+  v.check((value) => !Array.isArray(value), "Invalid type: Expected Object but received Array"),
+  v.record(
+    v.pipe(v.string(), v.minLength(1), v.maxLength(limits.attributeChars)),
+    // Written out, not built from `AttributeValue`: so a page's bundler sees that it needs none of this.
+    v.union([
+      v.string(),
+      v.number(),
+      v.boolean(),
+      v.pipe(
+        v.array(v.union([v.string(), v.number(), v.boolean()])),
+        v.minLength(1),
+        v.maxLength(limits.filterValues),
+      ),
+    ]),
+  ),
+  v.check((fields) => Object.keys(fields).length >= 1, "Invalid length: Expected at least one attribute"),
+  v.check(
+    (fields) => Object.keys(fields).length <= limits.attributes,
+    `Invalid length: Expected at most ${limits.attributes} attributes`,
+  ),
+);
+
 /** Which events a subscription gets: the fields are and-ed, the values of one field or-ed, `{}` is everything. */
 export const FilterSchema = v.strictObject({
   workflow: v.optional(values),
   type: v.optional(values),
   event: v.optional(values),
+  attr: v.optional(AttributeFilterSchema),
 });
 
 export interface Filter {
   readonly workflow?: readonly string[];
   readonly type?: readonly string[];
   readonly event?: readonly EventType[];
+  /** By the run's attributes before or after the commit (A2); values compare by text (A1). */
+  readonly attr?: AttributeFilter;
 }
 
 /** Checks a filter from outside; `filter_invalid` names the field. Unknown event types are refused: they never match. */
@@ -28,7 +58,7 @@ export function parseFilter(input: unknown): Filter {
     // It would pass as an object without fields, and so as "everything".
     throw new MillraceError(
       "filter_invalid",
-      "Filter refused: it is an array. Send an object with workflow, type or event, or {} for everything.",
+      "Filter refused: it is an array. Send an object with workflow, type, event or attr, or {} for everything.",
     );
   }
   const result = v.safeParse(FilterSchema, input ?? {});
@@ -37,11 +67,11 @@ export function parseFilter(input: unknown): Filter {
     throw new MillraceError(
       "filter_invalid",
       `Filter refused at ${v.getDotPath(issue) ?? "the top"}: ${issue.message}. Fields are workflow, type and event, ` +
-        `each a list of 1 to ${limits.filterValues} strings.`,
+        `each a list of 1 to ${limits.filterValues} strings, and attr, an object with a value or a list of values by attribute.`,
       { details: { limit: limits.filterValues } },
     );
   }
-  const { workflow, type, event } = result.output;
+  const { workflow, type, event, attr } = result.output;
   const unknown = event?.find((name) => !isEventType(name));
   if (unknown !== undefined) {
     throw new MillraceError(
@@ -53,6 +83,7 @@ export function parseFilter(input: unknown): Filter {
     ...(workflow === undefined ? {} : { workflow }),
     ...(type === undefined ? {} : { type }),
     ...(event === undefined ? {} : { event: event as EventType[] }),
+    ...(attr === undefined ? {} : { attr }),
   };
 }
 
@@ -64,10 +95,18 @@ export function canonicalFilter(filter: Filter): string {
     workflow: sorted(filter.workflow),
     type: sorted(filter.type),
     event: sorted(filter.event),
+    attr:
+      filter.attr === undefined
+        ? undefined
+        : Object.fromEntries(
+            Object.entries(filter.attr)
+              .map(([key, wanted]) => [key, sorted(textsOf(wanted))] as const)
+              .sort(([a], [b]) => (a < b ? -1 : 1)),
+          ),
   });
 }
 
-/** Whether a run's commits can match at all (event types are looked at per event). */
+/** Whether a run's commits can match at all, by id and type (event types and attributes are looked at per commit). */
 export function matchesRun(filter: Filter, workflowId: string, type: string): boolean {
   return (
     (filter.workflow === undefined || filter.workflow.includes(workflowId)) &&
@@ -77,4 +116,9 @@ export function matchesRun(filter: Filter, workflowId: string, type: string): bo
 
 export function matchesEvent(filter: Filter, event: EventType): boolean {
   return filter.event === undefined || filter.event.includes(event);
+}
+
+/** Whether a commit of a run that can match does, by the run's attributes around it. */
+export function matchesAround(filter: Filter, around: AttributesAround): boolean {
+  return filter.attr === undefined || matchesAttributes(filter.attr, around);
 }

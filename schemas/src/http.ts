@@ -1,12 +1,12 @@
 import * as v from "valibot";
 import type { ErrorCode } from "./errors.ts";
-import type { ErrorInfo } from "./events.ts";
+import { AttributeValue, type ErrorInfo } from "./events.ts";
 
 /** valibot takes an array for a record with the keys 0, 1, ... */
 const attributes = v.pipe(
   v.unknown(),
   v.check((value) => !Array.isArray(value), "Invalid type: Expected Object but received Array"),
-  v.record(v.string(), v.string()),
+  v.record(v.string(), AttributeValue),
 );
 
 /** Body of `POST /v1/workflows`. */

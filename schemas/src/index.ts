@@ -1,4 +1,19 @@
 export {
+  assertAttributes,
+  attributesAfter,
+  attributeText,
+  changedAttributes,
+  hasAttributes,
+  matchesAttributes,
+  mergeAttributes,
+  noAttributes,
+  textsOf,
+  type AttributeChanges,
+  type AttributeFilter,
+  type Attributes,
+  type AttributesAround,
+} from "./attributes.ts";
+export {
   commitHeaders,
   commitVersion,
   decodeCommit,
@@ -15,12 +30,12 @@ export {
   type MillraceErrorOptions,
 } from "./errors.ts";
 export {
+  AttributeValue,
   ErrorInfo,
   eventSchemas,
   isClosingEvent,
   isEventType,
   isOutsideEvent,
-  type AttributeValue,
   type ClosingEvent,
   type EventData,
   type EventType,
@@ -28,8 +43,10 @@ export {
   type WorkflowEvent,
 } from "./events.ts";
 export {
+  AttributeFilterSchema,
   canonicalFilter,
   FilterSchema,
+  matchesAround,
   matchesEvent,
   matchesRun,
   parseFilter,

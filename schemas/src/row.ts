@@ -1,4 +1,5 @@
-import type { AttributeValue, ErrorInfo } from "./events.ts";
+import type { Attributes } from "./attributes.ts";
+import type { ErrorInfo } from "./events.ts";
 import { isClosed, type RunState, type RunStatus, type StepStatus } from "./run-state.ts";
 
 /** A step as people see it. Times are ISO 8601 with milliseconds, UTC. */
@@ -25,7 +26,7 @@ export interface WorkflowRow {
   readonly input: unknown;
   readonly output: unknown;
   readonly error: ErrorInfo | null;
-  readonly attributes: Readonly<Record<string, AttributeValue>>;
+  readonly attributes: Attributes;
   readonly startedAt: string;
   readonly updatedAt: string;
   readonly closedAt: string | null;

@@ -10,10 +10,10 @@
  * `evolve` folds in place and returns the same object: a copy per event would make a run with 10,000 steps
  * quadratic. Whoever needs the old state keeps `toRow(state)`.
  */
+import { mergeAttributes, type Attributes } from "./attributes.ts";
 import type { RunCondition } from "./commit.ts";
 import {
   isOutsideEvent,
-  type AttributeValue,
   type ErrorInfo,
   type EventData,
   type ParentClosePolicy,
@@ -127,7 +127,7 @@ export interface RunState {
   input: unknown;
   output: unknown;
   error: ErrorInfo | null;
-  attributes: Readonly<Record<string, AttributeValue>>;
+  attributes: Attributes;
   message: string;
   /** By step key, in the order in which they were begun. */
   readonly steps: Map<string, StepState>;
@@ -524,15 +524,9 @@ function apply(state: RunState, event: WorkflowEvent, position: EventPosition): 
       delete state.open?.children[event.data.child];
       state.message = `Child ${event.data.child} ${event.data.status}`;
       return;
-    case "AttributesUpserted": {
-      const merged: Record<string, AttributeValue> = { ...state.attributes };
-      for (const [key, value] of Object.entries(event.data.attributes)) {
-        if (value === null) delete merged[key];
-        else merged[key] = value;
-      }
-      state.attributes = merged;
+    case "AttributesUpserted":
+      state.attributes = mergeAttributes(state.attributes, event.data.attributes);
       return;
-    }
     case "PatchRecorded": {
       const { patches } = openWork(state);
       if (!patches.includes(event.data.patch)) patches.push(event.data.patch);
