@@ -1,5 +1,12 @@
 export { openProjection, type OpenedProjection, type OpenProjectionOptions } from "./open-projection.ts";
-export type { CommitPage, CommitRow, ListOptions, Projection, QuarantinedCommit } from "./projection.ts";
+export type {
+  AttributeRange,
+  CommitPage,
+  CommitRow,
+  ListOptions,
+  Projection,
+  QuarantinedCommit,
+} from "./projection.ts";
 export {
   projectorTopic,
   startProjector,

@@ -1,5 +1,12 @@
 import { createMemoryLog, type EventLog } from "@millrace/event-log";
-import { evolveCommit, initialRunState, toRow, type Filter } from "@millrace/schemas";
+import {
+  evolveCommit,
+  initialRunState,
+  toRow,
+  type AttributeChanges,
+  type Attributes,
+  type Filter,
+} from "@millrace/schemas";
 import BetterSqlite3 from "better-sqlite3";
 import { describe, expect, onTestFinished, test, vi } from "vitest";
 import { waitersMax } from "./checkpoint-waiters.ts";
@@ -12,6 +19,8 @@ import {
   temporaryProjection,
 } from "./fixture/temporary-projection.ts";
 import { openProjection, type OpenedProjection } from "./open-projection.ts";
+import { listRuns } from "./sqlite/list-runs.ts";
+import type { PreparedQueries } from "./sqlite/prepared-queries.ts";
 
 function open(path: string, log?: EventLog): OpenedProjection {
   const projection = openProjection({ path, ...(log === undefined ? {} : { log }) });
@@ -159,6 +168,80 @@ describe("list", () => {
     expect(ids({ attributes: { customer: "1" } })).toEqual(["p-order-1", "order-1"]);
     expect(ids({ type: "order", attributes: { customer: "1" } })).toEqual(["order-1"]);
     expect(ids({ attributes: { customer: "1", region: "eu" } })).toEqual([]);
+  });
+
+  test("finds by what attributes are now: any of several values, ranges of numbers and dates, changed by code", async () => {
+    const run = (n: number, attributes: Attributes, ...changes: AttributeChanges[]): SampleCommit[] => [
+      {
+        workflowId: `r-${n}`,
+        type: "order",
+        events: [{ type: "WorkflowStarted", data: { version: "1", driver: "code", attributes } }],
+      },
+      ...changes.map((changed): SampleCommit => ({
+        workflowId: `r-${n}`,
+        type: "order",
+        events: [{ type: "AttributesUpserted", data: { attributes: changed } }],
+      })),
+    ];
+    const { projection } = await projected([
+      ...run(1, { customer: "7", amount: 9, due: "2026-03-01T00:00:00.000Z" }),
+      ...run(2, { customer: 7, amount: 100, vip: true }),
+      ...run(3, { customer: "8", amount: "100" }, { customer: "9" }, { vip: true }),
+      ...run(4, { customer: "7", due: "2026-04-01T00:00:00.000Z" }, { customer: null, amount: 50 }),
+      ...run(5, { customer: "9", amount: -1 }),
+    ]);
+    const ids = (options: Parameters<OpenedProjection["list"]>[0]) =>
+      projection
+        .list(options)
+        .items.map(({ id }) => id)
+        .join(" ");
+    expect(ids({ attributes: { customer: "7" } })).toBe("r-2 r-1");
+    expect(ids({ attributes: { customer: [9, "7"] } })).toBe("r-5 r-3 r-2 r-1");
+    expect(ids({ attributes: { customer: [9, "7"] }, limit: 3 })).toBe("r-5 r-3 r-2");
+    expect(ids({ attributes: { customer: [9, "7"] }, after: projection.list({ limit: 3 }).next ?? "" })).toBe(
+      "r-2 r-1",
+    );
+    expect(ids({ attributes: { customer: ["9", "7"], vip: "true" } })).toBe("r-3 r-2");
+    expect(ids({ attributes: { customer: "8" } })).toBe("");
+    expect(ids({ ranges: { amount: { min: 9, max: 99 } } })).toBe("r-4 r-1");
+    expect(ids({ ranges: { amount: { max: 8 } } })).toBe("r-5");
+    expect(ids({ ranges: { due: { min: "2026-03-15" } } })).toBe("r-4");
+    expect(ids({ attributes: { customer: "7" }, ranges: { amount: { min: 10 } } })).toBe("r-2");
+    expect(ids({ workflow: ["r-1", "r-5"], attributes: { customer: "9" } })).toBe("r-5");
+    const snapped = (filter: Filter) => projection.snapshot(filter, 10).rows.map(({ id }) => id);
+    expect(snapped({ attr: { customer: "9" } })).toEqual(["r-5", "r-3"]);
+    expect(snapped({ attr: { customer: "9" }, type: ["order"] })).toEqual(["r-5", "r-3"]);
+    expect(snapped({ attr: { customer: "9" }, workflow: ["r-1", "r-3"] })).toEqual(["r-3"]);
+    expect(projection.workflow("r-3")?.attributes).toEqual({ customer: "9", amount: "100", vip: true });
+  });
+
+  test("a rare attribute is found without looking at all runs, one value or several", async () => {
+    const { path } = await projected(threeStepRuns(3, 1));
+    const database = new BetterSqlite3(path, { readonly: true });
+    onTestFinished(() => void database.close());
+    const queries: string[] = [];
+    const spy: Pick<PreparedQueries, "all"> = {
+      all: (query) => {
+        const { sql, parameters } = query.compile();
+        const plan = database
+          .prepare<unknown[], { detail: string }>(`explain query plan ${sql}`)
+          .all(...parameters);
+        queries.push(plan.map(({ detail }) => detail).join("; "));
+        return [];
+      },
+    };
+    listRuns(spy as PreparedQueries, { attributes: { customer: "1" } }, 50, 10);
+    listRuns(
+      spy as PreparedQueries,
+      { attributes: { customer: ["1", "2"], region: "eu" }, status: "failed" },
+      null,
+      10,
+    );
+    for (const plan of queries) {
+      expect(plan).toContain("attributes_by_text (key=? AND text=? AND until=?");
+      expect(plan).not.toMatch(/SCAN workflows|TEMP B-TREE/);
+    }
+    expect(queries).toHaveLength(2);
   });
 
   test("refuses a limit beyond the bounds and a cursor that is none", async () => {

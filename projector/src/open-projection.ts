@@ -18,7 +18,9 @@ import {
   isoTime,
   limits,
   MillraceError,
+  noAttributes,
   toRow,
+  type Attributes,
   type EventRow,
   type Page,
   type RunState,
@@ -27,6 +29,7 @@ import {
 import { CheckpointWaiters, projectorBehind } from "./checkpoint-waiters.ts";
 import type { CommitPage, Projection } from "./projection.ts";
 import { projectorTopic } from "./projector.ts";
+import { attributesAround, attributeSpans } from "./sqlite/attribute-history.ts";
 import { readCommitPage } from "./sqlite/commit-pages.ts";
 import { listRuns, matchingRuns } from "./sqlite/list-runs.ts";
 import { ReadHandle } from "./sqlite/read-handle.ts";
@@ -102,6 +105,15 @@ export function openProjection({ path, log }: OpenProjectionOptions): OpenedProj
         }
         return state.startedSequence === 0 ? null : state;
       }, null);
+    },
+
+    attributesAt(id, sequence) {
+      return handle.read<Attributes>((file) => {
+        const run = file.queries.runOf(id);
+        return run === null
+          ? noAttributes
+          : attributesAround(attributeSpans(file.queries, run, sequence), sequence).after;
+      }, noAttributes);
     },
 
     list(options) {

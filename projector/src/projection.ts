@@ -1,6 +1,9 @@
 /** What others may ask of the read model. Reads are synchronous: one better-sqlite3 handle, opened read-only. */
 import type { Checkpoint } from "@millrace/event-log";
 import type {
+  AttributeFilter,
+  Attributes,
+  AttributesAround,
   EventRow,
   Filter,
   Page,
@@ -10,11 +13,20 @@ import type {
   WorkflowRow,
 } from "@millrace/schemas";
 
+/** Bounds are inclusive. A number is compared with numbers, a text with texts, by code point (so with ISO dates). */
+export interface AttributeRange {
+  readonly min?: number | string;
+  readonly max?: number | string;
+}
+
 export interface ListOptions {
   readonly type?: string;
   readonly status?: RunStatus;
+  readonly workflow?: readonly string[];
+  /** All must match, compared by text; of several values of one, one. */
+  readonly attributes?: AttributeFilter;
   /** All must match. */
-  readonly attributes?: Readonly<Record<string, string>>;
+  readonly ranges?: Readonly<Record<string, AttributeRange>>;
   /** `next` of the page before; newest first, by start sequence. */
   readonly after?: string;
   /** 1 to `limits.pageItems`; default 50. */
@@ -31,10 +43,12 @@ export interface CommitRow {
   /** What the run's owner declared with it; null for a fact from outside. */
   readonly condition: RunCondition | null;
   readonly body: string;
+  /** Given when the filter is for attributes. As texts. */
+  readonly attributes?: AttributesAround;
 }
 
 export interface CommitPage {
-  /** Commits that can match the filter by run and type (event types are for the caller), in order. */
+  /** Commits that match the filter by run, type and attributes (event types are for the caller), in order. */
   readonly commits: readonly CommitRow[];
   /** Everything up to here that matches is in `commits`: at most the checkpoint. */
   readonly upTo: number;
@@ -57,6 +71,8 @@ export interface Projection {
    * `projector_behind` for a sequence beyond the checkpoint: wait for it first.
    */
   stateAt(id: string, sequence: number): RunState | null;
+  /** A run's attributes as of a sequence (at most the checkpoint), as texts; none when there is no such run. */
+  attributesAt(id: string, sequence: number): Attributes;
   /** Newest first. Rows and sequence are from one read transaction. */
   list(options: ListOptions): Page<WorkflowRow> & { readonly sequence: number };
   /** A run's history. `after` is `next` of the page before, or a sequence: after all events of that commit. */

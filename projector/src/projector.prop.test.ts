@@ -1,4 +1,16 @@
-import { evolveCommit, initialRunState, toRow, type RunState } from "@millrace/schemas";
+import {
+  attributesAfter,
+  attributeText,
+  evolveCommit,
+  initialRunState,
+  matchesAttributes,
+  noAttributes,
+  toRow,
+  type AttributeFilter,
+  type Attributes,
+  type AttributesAround,
+  type RunState,
+} from "@millrace/schemas";
 import * as fc from "fast-check";
 import { expect, test } from "vitest";
 import { sampleHistory, type SampleCommit } from "./fixture/sample-history.ts";
@@ -87,6 +99,59 @@ test("projecting twice equals once: an old file at the log's end stays as it is"
       expect(hashProjection(path)).toEqual(once);
       expect(once.sequence).toBe(history.length);
     }),
+    runs,
+  );
+});
+
+const texts = (attributes: Attributes): Attributes =>
+  Object.fromEntries(Object.entries(attributes).map(([key, value]) => [key, attributeText(value)]));
+
+test("A2: a filter on attributes gives every commit that it matches before or after, whatever pages and restarts", async () => {
+  const wanted: fc.Arbitrary<AttributeFilter> = fc
+    .dictionary(
+      fc.constantFrom("customer", "region"),
+      fc.constantFrom<AttributeFilter[string]>(7, ["8", "eu"], true),
+    )
+    .filter((attr) => Object.keys(attr).length > 0);
+  await fc.assert(
+    fc.asyncProperty(
+      sampleHistory,
+      wanted,
+      fc.boolean(),
+      fc.integer({ min: 1, max: 9 }),
+      fc.integer({ min: 1, max: 5 }),
+      async (history, attr, byType, batchMax, maxCommits) => {
+        const sample = await sampleLog(history);
+        const path = temporaryProjection();
+        await projectAll({ log: sample.log, path, batchMax });
+        const projection = openProjection({ path });
+        try {
+          const current = new Map<string, Attributes>();
+          const expected: (AttributesAround & { readonly sequence: number })[] = [];
+          for (const [n, { workflowId, type, events }] of history.entries()) {
+            const before = current.get(workflowId) ?? noAttributes;
+            const after = attributesAfter(before, events);
+            current.set(workflowId, after);
+            expect(projection.attributesAt(workflowId, n + 1)).toEqual(texts(after));
+            if (byType && type !== "type-a" && type !== "type-b") continue;
+            if (matchesAttributes(attr, { before, after }))
+              expected.push({ sequence: n + 1, before: texts(before), after: texts(after) });
+          }
+          const filter = { attr, ...(byType ? { type: ["type-a", "type-b"] } : {}) };
+          const got: (AttributesAround & { readonly sequence: number })[] = [];
+          for (let after = 0; after < history.length;) {
+            const { commits, upTo } = projection.commits(filter, after, maxCommits, 1_000);
+            for (const { sequence, attributes } of commits)
+              got.push({ sequence, before: attributes?.before ?? {}, after: attributes?.after ?? {} });
+            expect(upTo).toBeGreaterThan(after);
+            after = upTo;
+          }
+          expect(got).toEqual(expected);
+        } finally {
+          projection.close();
+        }
+      },
+    ),
     runs,
   );
 });

@@ -18,7 +18,7 @@ import {
   type RunCondition,
   type WorkflowEvent,
 } from "@millrace/schemas";
-import { beginFoldedRun, noteStep, type FoldedRun } from "./folded-run.ts";
+import { beginFoldedRun, noteAttributes, noteStep, type FoldedRun } from "./folded-run.ts";
 import type { RunCache } from "./run-cache.ts";
 
 /** A commit as the event log delivers it. `events` and `body` throw when they cannot be read. */
@@ -108,9 +108,11 @@ export class FoldBatch {
   #fold(run: FoldedRun, commit: FoldableCommit, { events, body }: Content): void {
     this.commits.push({ run: run.run, commit });
     this.#bytes += body.length;
+    noteAttributes(run, commit.sequence, events);
     if (run.quarantinedSequence !== null) {
       const error = `The run stopped at sequence ${run.quarantinedSequence}, whose commit could not be read.`;
       this.#quarantine(run, commit, error);
+      if (run.attributeChanges.length > 0) this.runs.add(run);
       return;
     }
     const { sequence, at, condition } = commit;

@@ -1,4 +1,22 @@
-import { initialRunState, stepKey, type RunState, type WorkflowEvent } from "@millrace/schemas";
+import {
+  attributesAfter,
+  attributeText,
+  initialRunState,
+  noAttributes,
+  stepKey,
+  type AttributeValue,
+  type Attributes,
+  type RunState,
+  type WorkflowEvent,
+} from "@millrace/schemas";
+
+/** A value begins or ends to hold with a commit. */
+export interface AttributeChange {
+  readonly key: string;
+  readonly sequence: number;
+  /** Null: what held until now ends. */
+  readonly value: AttributeValue | null;
+}
 
 /** A run in the projector's memory: its state, and what of it the tables do not have yet. */
 export interface FoldedRun {
@@ -13,6 +31,10 @@ export interface FoldedRun {
   storedStart: number | null;
   /** Keys of the steps whose rows are out of date. */
   readonly changedSteps: Set<string>;
+  /** As the history alone says (`evolveAttributes`), also behind a commit that stopped the row: what filters see. */
+  attributes: Attributes;
+  /** Not in the tables yet, in order. */
+  readonly attributeChanges: AttributeChange[];
   /** A new run number began: the steps in the tables are those of an earlier one. */
   stepsReplaced: boolean;
   /** About how much memory this takes: bytes of the bodies folded in. */
@@ -27,6 +49,8 @@ export function beginFoldedRun(run: number, id: string, type: string): FoldedRun
     quarantinedSequence: null,
     storedStart: null,
     changedSteps: new Set(),
+    attributes: noAttributes,
+    attributeChanges: [],
     stepsReplaced: false,
     bytes: 0,
   };
@@ -46,4 +70,23 @@ export function noteStep(run: FoldedRun, event: WorkflowEvent): void {
   if (!run.state.steps.has(key)) return;
   if (!run.positions.has(key)) run.positions.set(key, run.positions.size);
   run.changedSteps.add(key);
+}
+
+/** Notes what a commit's events change of the attributes, by text and number, which is all that a search looks at. */
+export function noteAttributes(run: FoldedRun, sequence: number, events: readonly WorkflowEvent[]): void {
+  const before = run.attributes;
+  const after = attributesAfter(before, events);
+  if (after === before) return;
+  for (const key of new Set([...Object.keys(before), ...Object.keys(after)])) {
+    const old = Object.hasOwn(before, key) ? before[key] : undefined;
+    const value = Object.hasOwn(after, key) ? after[key] : undefined;
+    if (old !== undefined && value !== undefined && sameToSearch(old, value)) continue;
+    if (old !== undefined) run.attributeChanges.push({ key, sequence, value: null });
+    if (value !== undefined) run.attributeChanges.push({ key, sequence, value });
+  }
+  run.attributes = after;
+}
+
+function sameToSearch(a: AttributeValue, b: AttributeValue): boolean {
+  return attributeText(a) === attributeText(b) && (typeof a === "number") === (typeof b === "number");
 }

@@ -12,15 +12,23 @@ import type { FoldBatch } from "../core/fold-batch.ts";
 import type { FoldedRun } from "../core/folded-run.ts";
 import { buildQuery } from "./build-query.ts";
 import { bound, excluded, prepareRow, type Columns } from "./prepare-row.ts";
-import { toFoldedRun, toStartRecord, toStepRecord, toWorkflowRecord } from "./run-record.ts";
+import { heldAttributes, type HeldAttribute } from "./attribute-history.ts";
+import {
+  toAttributeRecord,
+  toFoldedRun,
+  toStartRecord,
+  toStepRecord,
+  toWorkflowRecord,
+} from "./run-record.ts";
 import { createRunReader } from "./run-reader.ts";
-import type {
-  AttributesTable,
-  CommitsTable,
-  QuarantineTable,
-  StartsTable,
-  StepsTable,
-  WorkflowsTable,
+import {
+  stillHolds,
+  type AttributesTable,
+  type CommitsTable,
+  type QuarantineTable,
+  type StartsTable,
+  type StepsTable,
+  type WorkflowsTable,
 } from "./tables.ts";
 
 export interface BatchWriter {
@@ -36,6 +44,7 @@ export function createBatchWriter(database: Database): BatchWriter {
   const rollback = database.prepare("rollback");
   const statements = prepareStatements(database);
   const runs = createRunReader(database);
+  const findAttributes = database.prepare<[number, number], HeldAttribute>(heldAttributes.sql);
 
   function writeRun(folded: FoldedRun): void {
     const record = toWorkflowRecord(folded);
@@ -43,9 +52,6 @@ export function createBatchWriter(database: Database): BatchWriter {
     else {
       statements.putWorkflow(record);
       statements.putStart(toStartRecord(folded));
-      for (const [key, value] of Object.entries(folded.state.attributes)) {
-        statements.putAttribute({ key, value: String(value), run: folded.run });
-      }
       folded.storedStart = record.started_sequence;
     }
     if (folded.stepsReplaced) {
@@ -59,12 +65,19 @@ export function createBatchWriter(database: Database): BatchWriter {
       statements.putStep(toStepRecord(folded.run, position, step));
     }
     folded.changedSteps.clear();
+    for (const { key, sequence, value } of folded.attributeChanges) {
+      if (value === null)
+        statements.endAttribute({ run: folded.run, key, until: sequence, open: stillHolds });
+      else statements.putAttribute(toAttributeRecord(folded.run, key, value, sequence));
+    }
+    folded.attributeChanges.length = 0;
   }
 
   return {
     find(workflowId) {
       const found = runs.byId(workflowId);
-      return found === null ? null : toFoldedRun(found.record, found.steps);
+      if (found === null) return null;
+      return toFoldedRun(found.record, found.steps, findAttributes.all(found.record.run, stillHolds));
     },
     write(batch, from) {
       const { last } = batch;
@@ -155,7 +168,27 @@ const commitColumns: Columns<CommitsTable> = {
   condition: "condition",
   body: "body",
 };
-const attributeColumns: Columns<AttributesTable> = { key: "key", value: "value", run: "run" };
+const attributeColumns: Columns<AttributesTable> = {
+  run: "run",
+  key: "key",
+  text: "text",
+  number: "number",
+  since: "since",
+  until: "until",
+};
+
+interface AttributeEnd {
+  readonly run: number;
+  readonly key: string;
+  readonly until: number;
+  readonly open: number;
+}
+const endColumns: AttributeEnd = bound<AttributeEnd>({
+  run: "run",
+  key: "key",
+  until: "until",
+  open: "open",
+});
 const quarantineColumns: Columns<QuarantineTable> = {
   sequence: "sequence",
   workflow_id: "workflow_id",
@@ -215,10 +248,16 @@ function prepareStatements(database: Database) {
     ),
     putAttribute: prepareRow<AttributesTable>(
       database,
+      buildQuery.insertInto("attributes").values(bound(attributeColumns)),
+    ),
+    endAttribute: prepareRow<AttributeEnd>(
+      database,
       buildQuery
-        .insertInto("attributes")
-        .values(bound(attributeColumns))
-        .onConflict((conflict) => conflict.doNothing()),
+        .updateTable("attributes")
+        .set({ until: endColumns.until })
+        .where("run", "=", endColumns.run)
+        .where("key", "=", endColumns.key)
+        .where("until", "=", endColumns.open),
     ),
     putQuarantined: prepareRow<QuarantineTable>(
       database,

@@ -72,10 +72,13 @@ const tables: readonly Compilable[] = [
     .modifyEnd(strict),
   schema
     .createTable("attributes")
-    .addColumn("key", "text", (column) => column.notNull())
-    .addColumn("value", "text", (column) => column.notNull())
     .addColumn("run", "integer", (column) => column.notNull())
-    .addPrimaryKeyConstraint("attributes_key", ["key", "value", "run"])
+    .addColumn("key", "text", (column) => column.notNull())
+    .addColumn("text", "text", (column) => column.notNull())
+    .addColumn("number", "real")
+    .addColumn("since", "integer", (column) => column.notNull())
+    .addColumn("until", "integer", (column) => column.notNull())
+    .addPrimaryKeyConstraint("attributes_key", ["run", "key", "since"])
     .modifyEnd(strictByKey),
   schema
     .createTable("checkpoint")
@@ -98,6 +101,7 @@ const tables: readonly Compilable[] = [
 const indexes: readonly Compilable[] = [
   schema.createIndex("commits_by_run").on("commits").column("run"),
   schema.createIndex("commits_by_type").on("commits").column("type"),
+  schema.createIndex("attributes_by_text").on("attributes").columns(["key", "text", "until", "run"]),
   schema.createIndex("workflows_by_type").on("workflows").columns(["type"]),
   schema.createIndex("workflows_by_status").on("workflows").columns(["status"]),
   schema.createIndex("workflows_by_type_status").on("workflows").columns(["type", "status"]),

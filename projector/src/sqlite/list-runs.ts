@@ -1,53 +1,108 @@
-import type { Filter } from "@millrace/schemas";
+import { textsOf, type Filter } from "@millrace/schemas";
+import { sql, type ExpressionBuilder } from "kysely";
 import type { ListOptions } from "../projection.ts";
 import type { PreparedQueries } from "./prepared-queries.ts";
 import { selectRuns } from "./run-reader.ts";
 import type { RunRecord } from "./run-record.ts";
+import { stillHolds, type ProjectionTables } from "./tables.ts";
 
 const shown = selectRuns.where("workflows.started_sequence", ">", 0);
+type Runs = typeof shown;
 
 /** Runs newest first, before the key `before`, at most `limit`. The key is the table's own, so no page sorts. */
 export function listRuns(
   queries: PreparedQueries,
-  options: Pick<ListOptions, "type" | "status" | "attributes">,
+  options: Omit<ListOptions, "after" | "limit">,
   before: number | null,
   limit: number,
 ): RunRecord[] {
-  let query = shown.orderBy("workflows.run", "desc").limit(limit);
-  if (options.type !== undefined) query = query.where("workflows.type", "=", options.type);
-  if (options.status !== undefined) query = query.where("workflows.status", "=", options.status);
-  if (before !== null) query = query.where("workflows.run", "<", before);
-  for (const [key, value] of Object.entries(options.attributes ?? {})) {
-    query = query.where((row) =>
-      row.exists(
-        row
-          .selectFrom("attributes")
-          .select("attributes.run")
-          .where("attributes.key", "=", key)
-          .where("attributes.value", "=", value)
-          .whereRef("attributes.run", "=", "workflows.run"),
-      ),
-    );
+  const attributes = Object.entries(options.attributes ?? {});
+  const [first, ...others] = attributes;
+  const narrowed = (runs: Runs): Runs => {
+    let query = runs;
+    if (options.workflow !== undefined) query = query.where("workflows.id", "in", [...options.workflow]);
+    if (options.type !== undefined) query = query.where("workflows.type", "=", options.type);
+    if (options.status !== undefined) query = query.where("workflows.status", "=", options.status);
+    if (before !== null) query = query.where("workflows.run", "<", before);
+    for (const [key, wanted] of others) query = withAttribute(query, key, textsOf(wanted));
+    for (const [key, range] of Object.entries(options.ranges ?? {})) {
+      if (range.min !== undefined) query = withBound(query, key, ">=", range.min);
+      if (range.max !== undefined) query = withBound(query, key, "<=", range.max);
+    }
+    return query;
+  };
+  if (first === undefined) {
+    return queries.all<RunRecord>(narrowed(shown).orderBy("workflows.run", "desc").limit(limit));
   }
-  return queries.all<RunRecord>(query);
+  // The first attribute's index leads, one arm per value: a page costs what matches and not what is there.
+  const [key, wanted] = first;
+  const [one, ...more] = [...new Set(textsOf(wanted))].map((text) => narrowed(holding(key, text)));
+  if (one === undefined) return [];
+  const query = more.reduce((union, arm) => union.unionAll(arm), one);
+  return queries.all<RunRecord>(query.orderBy(sql.ref("position"), "desc").limit(limit));
 }
 
 /** Runs that a filter can match, at most `limit` of them, in no particular order. */
 export function matchingRuns(queries: PreparedQueries, filter: Filter, limit: number): RunRecord[] {
-  if (filter.workflow === undefined && filter.type === undefined)
-    return queries.all<RunRecord>(shown.limit(limit));
+  const { attr } = filter;
+  const narrowed = (runs: Runs): Runs =>
+    Object.entries(attr ?? {}).reduce(
+      (query, [key, wanted]) => withAttribute(query, key, textsOf(wanted)),
+      runs,
+    );
   const types = filter.type === undefined ? null : new Set(filter.type);
   if (filter.workflow !== undefined) {
     return [...new Set(filter.workflow)]
-      .flatMap((id) => queries.all<RunRecord>(shown.where("workflows.id", "=", id)))
+      .flatMap((id) => queries.all<RunRecord>(narrowed(shown.where("workflows.id", "=", id))))
       .filter((record) => types === null || types.has(record.type))
       .slice(0, limit);
   }
+  if (types === null) {
+    return attr === undefined
+      ? queries.all<RunRecord>(shown.limit(limit))
+      : listRuns(queries, { attributes: attr }, null, limit);
+  }
   const records: RunRecord[] = [];
-  for (const type of types ?? []) {
+  for (const type of types) {
+    const left = limit - records.length;
     records.push(
-      ...queries.all<RunRecord>(shown.where("workflows.type", "=", type).limit(limit - records.length)),
+      ...(attr === undefined
+        ? queries.all<RunRecord>(shown.where("workflows.type", "=", type).limit(left))
+        : listRuns(queries, { type, attributes: attr }, null, left)),
     );
   }
   return records;
+}
+
+/** Runs that have the value now. `position` is their key as the index has it: only by that name it gives the order. */
+function holding(key: string, text: string): Runs {
+  return shown
+    .innerJoin("attributes", "attributes.run", "workflows.run")
+    .select("attributes.run as position")
+    .where("attributes.key", "=", key)
+    .where("attributes.text", "=", text)
+    .where("attributes.until", "=", stillHolds);
+}
+
+function withAttribute(query: Runs, key: string, texts: readonly string[]): Runs {
+  return query.where((row) => row.exists(held(row, key).where("attributes.text", "in", [...texts])));
+}
+
+function withBound(query: Runs, key: string, operator: ">=" | "<=", bound: number | string): Runs {
+  return query.where((row) =>
+    row.exists(
+      typeof bound === "number"
+        ? held(row, key).where("attributes.number", operator, bound)
+        : held(row, key).where("attributes.number", "is", null).where("attributes.text", operator, bound),
+    ),
+  );
+}
+
+function held(row: ExpressionBuilder<ProjectionTables, "workflows" | "starts">, key: string) {
+  return row
+    .selectFrom("attributes")
+    .select("attributes.run")
+    .whereRef("attributes.run", "=", "workflows.run")
+    .where("attributes.key", "=", key)
+    .where("attributes.until", "=", stillHolds);
 }

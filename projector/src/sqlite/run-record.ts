@@ -1,7 +1,21 @@
 /** How a folded run stands in the tables, and back. */
-import { progressOf, stepKey, type RunState, type StepState } from "@millrace/schemas";
+import {
+  attributeText,
+  progressOf,
+  stepKey,
+  type AttributeValue,
+  type RunState,
+  type StepState,
+} from "@millrace/schemas";
 import type { FoldedRun } from "../core/folded-run.ts";
-import type { StartsTable, StepsTable, WorkflowsTable } from "./tables.ts";
+import type { HeldAttribute } from "./attribute-history.ts";
+import {
+  stillHolds,
+  type AttributesTable,
+  type StartsTable,
+  type StepsTable,
+  type WorkflowsTable,
+} from "./tables.ts";
 
 /** A run's row together with what it was started with. */
 export type RunRecord = WorkflowsTable & StartsTable;
@@ -99,7 +113,22 @@ export function toRunState(record: RunRecord, steps: readonly StepsTable[]): Run
   };
 }
 
-export function toFoldedRun(record: RunRecord, steps: readonly StepsTable[]): FoldedRun {
+/** Numbers apart from texts, since ranges are over them. */
+export function toAttributeRecord(
+  run: number,
+  key: string,
+  value: AttributeValue,
+  since: number,
+): AttributesTable {
+  const number = typeof value === "number" ? value : null;
+  return { run, key, text: attributeText(value), number, since, until: stillHolds };
+}
+
+export function toFoldedRun(
+  record: RunRecord,
+  steps: readonly StepsTable[],
+  attributes: readonly HeldAttribute[],
+): FoldedRun {
   const state = toRunState(record, steps);
   let bytes = record.input.length + record.plan.length;
   for (const step of steps)
@@ -111,6 +140,8 @@ export function toFoldedRun(record: RunRecord, steps: readonly StepsTable[]): Fo
     quarantinedSequence: record.quarantined_sequence,
     storedStart: record.started_sequence,
     changedSteps: new Set(),
+    attributes: Object.fromEntries(attributes.map(({ key, text, number }) => [key, number ?? text])),
+    attributeChanges: [],
     stepsReplaced: false,
     bytes,
   };

@@ -78,11 +78,20 @@ export interface CommitsTable {
   readonly body: string;
 }
 
-/** Search index over `workflows.attributes`. */
+/** `until` of an attribute that still holds. A number, so that one index finds both what holds and what held. */
+export const stillHolds = Number.MAX_SAFE_INTEGER;
+
+/** Which attribute had which value from which commit on until which: for lists (`stillHolds`) and for replay. */
 export interface AttributesTable {
-  readonly key: string;
-  readonly value: string;
   readonly run: number;
+  readonly key: string;
+  readonly text: string;
+  /** Null unless the value is a number. */
+  readonly number: number | null;
+  /** Sequence of the commit that set it. */
+  readonly since: number;
+  /** Sequence of the commit after which it does not hold any more. */
+  readonly until: number;
 }
 
 /** One row: how far the log is folded in, and which log it is. */
@@ -117,7 +126,7 @@ export const tableKeys = {
   starts: ["run"],
   steps: ["run", "position"],
   commits: ["sequence"],
-  attributes: ["key", "value", "run"],
+  attributes: ["run", "key", "since"],
   checkpoint: ["id"],
   quarantine: ["sequence"],
 } as const satisfies { [T in keyof ProjectionTables]: readonly (keyof ProjectionTables[T])[] };
