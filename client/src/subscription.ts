@@ -251,5 +251,14 @@ function copyFilter(filter: Filter): NonNullable<SubscribeFrame["filter"]> {
     ...(filter.workflow === undefined ? {} : { workflow: [...filter.workflow] }),
     ...(filter.type === undefined ? {} : { type: [...filter.type] }),
     ...(filter.event === undefined ? {} : { event: [...filter.event] }),
+    ...(filter.attr === undefined ? {} : { attr: copyAttributes(filter.attr) }),
   };
+}
+
+function copyAttributes(
+  wanted: NonNullable<Filter["attr"]>,
+): NonNullable<NonNullable<SubscribeFrame["filter"]>["attr"]> {
+  return Object.fromEntries(
+    Object.entries(wanted).map(([key, value]) => [key, typeof value === "object" ? [...value] : value]),
+  );
 }

@@ -161,6 +161,42 @@ describe("HTTP API", () => {
     expect(await refused("GET", "/v1/workflows?limit=0")).toEqual([400, "invalid_request"]);
   });
 
+  it("lists by typed attributes: any of several values, ranges of numbers and of dates", async () => {
+    world = await memoryWorld();
+    let last = 0;
+    for (let n = 0; n < 5; n++) {
+      const attributes = {
+        n,
+        vip: n > 2,
+        due: `2026-0${n + 1}-01T00:00:00.000Z`,
+        customer: n % 2 === 0 ? 7 : "8",
+      };
+      const { json } = await call<Started>("POST", "/v1/workflows", { ...external, id: `p${n}`, attributes });
+      last = json.sequence;
+    }
+    await world.projection.waitFor(last, 2_000);
+    const ids = async (query: string) => {
+      const { json } = await call<Page<WorkflowRow>>("GET", `/v1/workflows?${query}`);
+      return json.items.map((row) => row.id).join(" ");
+    };
+    expect(await ids("attr.customer=7")).toBe("p4 p2 p0");
+    expect(await ids("attr.n=1&attr.n=3")).toBe("p3 p1");
+    expect(await ids("attr.customer=7&attr.vip=true")).toBe("p4");
+    expect(await ids("attr-min.n=1&attr-max.n=2")).toBe("p2 p1");
+    expect(await ids("attr-min.due=2026-04&attr.vip=true")).toBe("p4 p3");
+    expect((await call<WorkflowRow>("GET", "/v1/workflows/p3")).json.attributes).toEqual({
+      n: 3,
+      vip: true,
+      due: "2026-04-01T00:00:00.000Z",
+      customer: "8",
+    });
+    const bad = { ...external, attributes: { x: { y: 1 } } };
+    expect(await refused("POST", "/v1/workflows", bad)).toEqual([400, "invalid_request"]);
+    expect(await refused("GET", "/v1/workflows?attr-min.n=1&attr-min.n=2")).toEqual([400, "invalid_request"]);
+    const many = Array.from({ length: 33 }, (_, n) => `attr.k${n}=1`).join("&");
+    expect(await refused("GET", `/v1/workflows?${many}`)).toEqual([422, "limit_exceeded"]);
+  });
+
   it("cancels and terminates", async () => {
     world = await memoryWorld();
     await call("POST", "/v1/workflows", { ...external, id: "a" });
@@ -215,7 +251,7 @@ describe("HTTP API", () => {
       ["POST", "/v1/workflows/a/steps/check/begin", []],
       ["POST", "/v1/workflows", { ...external, attributes: ["x"] }],
       ["GET", "/v1/workflows?type=permit&type=order", undefined],
-      ["GET", "/v1/workflows?attr.k=1&attr.k=2", undefined],
+      ["GET", "/v1/workflows?attr-min.k=1&attr-min.k=2", undefined],
       ["GET", "/v1/workflows?limit=1&limit=2", undefined],
       ["GET", "/v1/workflows/a?at=1&at=2", undefined],
       ["GET", "/v1/workflows/a/events?after=1&after=2", undefined],

@@ -16,9 +16,11 @@ import type { Projection } from "@millrace/projector";
 import {
   canonicalFilter,
   closeCodes,
+  hasAttributes,
   decodeCommit,
   isClosed,
   isMillraceError,
+  matchesAround,
   MillraceError,
   parseCursor,
   type Filter,
@@ -28,6 +30,7 @@ import type { Connection } from "./connection.ts";
 import type { CommitPage } from "./core/commit-ring.ts";
 import { encodeBookmark, encodeEvents, encodeFrame, encodeState, encodeUpdate } from "./core/encode.ts";
 import { matchesCommit, type RunCommit } from "./core/run-commit.ts";
+import { RunAttributes } from "./core/run-attributes.ts";
 import { RunFolds, type CarriedStates } from "./core/run-folds.ts";
 import { Seam, type EncodedFrame, type SeamLimits, type SeamPort } from "./core/seam.ts";
 import type { Outlet, Payload, Subscription } from "./core/subscription.ts";
@@ -99,6 +102,7 @@ export class StreamHub {
   readonly #fresh: FreshInfo;
   readonly #tail: Tail;
   readonly #folds: RunFolds;
+  readonly #attributes: RunAttributes;
   readonly #queue: TurnQueue;
   readonly #wait: ProjectionWait;
   readonly #carried = new Map<Subscription, CarriedStates>();
@@ -132,6 +136,13 @@ export class StreamHub {
         checkpointSequence: () => this.projection.checkpoint().sequence,
         state: (id) => this.projection.state(id),
         stateAt: (id, sequence) => this.projection.stateAt(id, sequence),
+      },
+      this.seam.ring,
+    );
+    this.#attributes = new RunAttributes(
+      {
+        checkpointSequence: () => this.projection.checkpoint().sequence,
+        attributesAt: (id, sequence) => this.projection.attributesAt(id, sequence),
       },
       this.seam.ring,
     );
@@ -327,6 +338,14 @@ export class StreamHub {
       requestPage: (subscription) => this.#queue.add(subscription, () => this.#read(subscription)),
       awaitState: (subscription) => this.#awaitState(subscription),
       pumpLater: (subscription) => this.#queue.add(subscription, () => this.seam.pump(subscription)),
+      attributesAround: (commit) => {
+        try {
+          return this.#attributes.around(commit);
+        } catch (error) {
+          this.#readFailed(commit.sequence, error);
+          return null;
+        }
+      },
       closedAsOf: (workflowId, sequence) => {
         const state = this.#folds.asOf(workflowId, "", sequence);
         return state === null ? null : isClosed(state.status);
@@ -378,15 +397,22 @@ export class StreamHub {
     let done = 0;
     // States that have to be read one by one could make this page a long one.
     const end = performance.now() + readSliceMs;
+    const { attr } = topic.filter;
     for (const [n, commit] of page.commits.entries()) {
-      const row = carried === undefined ? null : this.#folds.nextRow(carried, commit);
-      if (carried !== undefined && row === null) {
+      const around = attr === undefined ? undefined : this.#attributes.around(commit);
+      const outside = around !== undefined && around !== null && !matchesAround(topic.filter, around);
+      const row =
+        carried === undefined || around === null || outside ? null : this.#folds.nextRow(carried, commit);
+      if (around === null || (carried !== undefined && row === null && !outside)) {
         if (n === 0) return null;
         upTo = done;
         break;
       }
       done = commit.sequence;
-      if (!matchesCommit(topic.filter, commit)) continue;
+      // Until it comes in again nothing of this run is read: what is carried of it would miss that.
+      if (attr !== undefined && around !== undefined && !hasAttributes(attr, around.after))
+        carried?.delete(commit.workflowId);
+      if (outside || !matchesCommit(topic.filter, commit)) continue;
       const entry = this.#encodeCommit(topic, commit, () => row);
       if (entry !== null) entries.push(entry);
       bytes += entry?.length ?? 0;
@@ -448,9 +474,9 @@ export class StreamHub {
     const { pageCommitsMax, pageBytesMax } = this.settings;
     const { commits, upTo } = this.projection.commits(filter, after, pageCommitsMax, pageBytesMax);
     const decoded: RunCommit[] = [];
-    for (const { sequence, workflowId, type, at, condition, body } of commits) {
+    for (const { sequence, workflowId, type, at, condition, body, attributes } of commits) {
       try {
-        decoded.push({
+        const commit: RunCommit = {
           sequence,
           workflowId,
           type,
@@ -458,7 +484,9 @@ export class StreamHub {
           condition,
           events: decodeCommit(body, sequence),
           bytes: body.length,
-        });
+        };
+        if (attributes !== undefined) this.#attributes.note(commit, attributes);
+        decoded.push(commit);
       } catch (error) {
         this.metrics.undecodable.inc();
         this.logger.error(

@@ -6,7 +6,11 @@ import {
   formatCursor,
   initialRunState,
   toRow,
+  type AttributeChanges,
+  type Attributes,
   type StateEntry,
+  type SubscribeFrame,
+  type WorkflowEvent,
 } from "@millrace/schemas";
 import { StreamClient } from "./testing/stream-client.ts";
 import { completed, memoryWorld, progress, started, stepCompleted, type World } from "./testing/world.ts";
@@ -81,6 +85,98 @@ describe("millrace.v1: following", () => {
     expect(client.sequences(3)).toEqual([3, 4]);
     expect(client.sequences(4)).toEqual([]);
     expect(client.frames.some((frame) => frame.t === "bm")).toBe(true);
+    expect(client.alarms).toBe(0);
+  });
+
+  it("filters by attributes as they are around each commit: the same live, from the ring, from the projection, on another server", async () => {
+    world = await memoryWorld({ server: { settings: { commitsMax: 5 } } });
+    const filters: NonNullable<SubscribeFrame["filter"]>[] = [
+      { attr: { customer: 7 } },
+      { attr: { customer: ["8", "7"], region: "eu" } },
+      { workflow: ["a"], attr: { customer: "7" } },
+      { type: ["order"], attr: { customer: "7" }, event: ["ProgressReported"] },
+    ];
+    const subscribe = (client: StreamClient, from: string, shape: "events" | "state" = "events") => {
+      for (const [n, filter] of filters.entries()) client.subscribe({ i: n + 1, filter, from, shape });
+    };
+    const [live, states] = [await world.client(), await world.client()];
+    subscribe(live, "start");
+    subscribe(states, "start", "state");
+    for (const client of [live, states]) for (const _ of filters) await client.next("live");
+    const change = (attributes: AttributeChanges): WorkflowEvent => ({
+      type: "AttributesUpserted",
+      data: { attributes },
+    });
+    const begin = (attributes: Attributes): WorkflowEvent => ({
+      type: "WorkflowStarted",
+      data: { version: "1", driver: "external", attributes },
+    });
+    await world.append("a", "order", [begin({ customer: "7", region: "us" })]); // 1
+    await world.append("b", "order", [begin({ customer: "8", region: "eu" })]); // 2
+    await world.append("a", "order", [progress("in")]); // 3
+    await world.append("a", "order", [change({ customer: "8" }), progress("leaving")]); // 4
+    await world.append("a", "order", [progress("out")]); // 5
+    await world.append("b", "order", [change({ customer: null })]); // 6
+    await world.append("b", "order", [progress("out")]); // 7
+    for (let n = 0; n < 8; n++) await world.append("c", "order", [n === 0 ? started() : progress("noise")]); // 8 to 15
+    await world.append("a", "order", [change({ customer: 7, region: "eu" })]); // 16
+    const head = await world.append("a", "order", [progress("in again")]); // 17
+    const wanted = [
+      [1, 3, 4, 4, 16, 17],
+      [2, 6, 16, 17],
+      [1, 3, 4, 4, 16, 17],
+      [3, 4, 17],
+    ];
+    const wantedRows = wanted.map((sequences) => [...new Set(sequences)]);
+
+    const check = async (client: StreamClient, expected: number[][]) => {
+      await client.until(
+        () => expected.every((each, n) => client.sequences(n + 1).length >= each.length),
+        "all that matches",
+      );
+      expect(expected.map((_, n) => client.sequences(n + 1))).toEqual(expected);
+      expect(client.alarms).toBe(0);
+    };
+    await check(live, wanted);
+    await check(states, wantedRows);
+    await world.projection.waitFor(head, 2_000);
+    // On the same server through the projection and its short ring, and on one that starts without a ring.
+    for (const server of [world.server, await world.startServer()]) {
+      const [events, rows] = [await world.client(server), await world.client(server)];
+      subscribe(events, "start");
+      subscribe(rows, "start", "state");
+      await check(events, wanted);
+      await check(rows, wantedRows);
+      for (const [n] of filters.entries()) expect(rows.entries.get(n + 1)).toEqual(states.entries.get(n + 1));
+      const snapped = await world.client(server);
+      snapped.subscribe({ i: 1, filter: { attr: { customer: "7" } }, from: "snapshot" });
+      const { rows: found } = await snapped.next("snap");
+      expect(found.map(({ id }) => id)).toEqual(["a"]);
+    }
+    const again = await world.append("b", "order", [change({ customer: 7 })]);
+    await live.until(() => live.sequences(1).includes(again), "a run that comes in");
+  });
+
+  it("waits, with a filter on attributes, for a projector that is away, and misses nothing", async () => {
+    world = await memoryWorld({ server: { settings: { commitsMax: 3 } } });
+    const start: WorkflowEvent = {
+      type: "WorkflowStarted",
+      data: { version: "1", driver: "external", attributes: { customer: 7 } },
+    };
+    await world.append("a", "order", [start]);
+    await world.projection.waitFor(1, 2_000);
+    await world.projector.stop();
+    const server = await world.startServer({ settings: { commitsMax: 3 } });
+    const client = await world.client(server);
+    client.subscribe({ i: 1, filter: { attr: { customer: "7" } } });
+    await client.next("live");
+    // The run's own commits leave the ring before anybody asked for its attributes.
+    for (let n = 0; n < 6; n++) await world.append("b", "order", [n === 0 ? started() : progress("noise")]);
+    const second = await world.append("a", "order", [progress("two")]);
+    await client.next("behind");
+    await world.projector.start();
+    await client.until(() => client.sequences(1).includes(second), "the commit");
+    expect(client.sequences(1)).toEqual([second]);
     expect(client.alarms).toBe(0);
   });
 

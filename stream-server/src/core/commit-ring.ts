@@ -103,6 +103,12 @@ export class CommitRing {
     return run.slice(firstAfter(run, 0, after), firstAfter(run, 0, upTo));
   }
 
+  /** The commit before this one of the same run; null when the ring has none. */
+  previousOf({ workflowId, sequence }: RunCommit): RunCommit | null {
+    const run = this.#byRun.get(workflowId) ?? [];
+    return run[firstAfter(run, 0, sequence - 1) - 1] ?? null;
+  }
+
   #evict(): void {
     const oldest = this.#items[this.#start];
     if (oldest === undefined) return;

@@ -12,7 +12,7 @@ const seeds = (count: number) => Array.from({ length: count }, (_, n) => base + 
 
 describe("the seam between replay and live", () => {
   it(`I1 to I5: exactly once, in order, no false alarm, over ${schedules} schedules`, () => {
-    const sums = { demoted: 0, promoted: 0, read: 0, cut: 0, ended: 0, bookmarks: 0 };
+    const sums = { demoted: 0, promoted: 0, read: 0, cut: 0, ended: 0, bookmarks: 0, asked: 0 };
     for (const seed of seeds(schedules)) {
       let outcome: Outcome;
       try {
@@ -108,6 +108,14 @@ describe("mutants of the seam", () => {
     [
       "no bookmark at the promotion",
       [["if (subscription.lastS < subscription.pos) this.#bookmark", "if (false) this.#bookmark"]],
+    ],
+    [
+      "a commit whose attributes cannot be told is taken for none",
+      [["if (uncertain.has(topic)) this.#demoteAll(topic, before);", "if (uncertain.has(topic)) continue;"]],
+    ],
+    [
+      "a commit whose attributes cannot be told is taken for one that matches",
+      [["if (!certain) uncertain.add(topic);", ""]],
     ],
     ["a position that goes back at a demotion", [["Math.max(subscription.pos, sentUpTo)", "sentUpTo"]]],
     [

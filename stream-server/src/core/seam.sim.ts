@@ -2,7 +2,17 @@
  * A seeded world around the seam: a log, a tail that lags, a projection that lags or runs ahead, connections that
  * drain by chance and are cut, clients that keep a cursor per subscription. Used by `seam.sim.test.ts`.
  */
-import { matchesRun, type Filter, type ServerFrame, type WorkflowEvent } from "@millrace/schemas";
+import {
+  attributesAfter,
+  matchesAround,
+  matchesRun,
+  noAttributes,
+  type Attributes,
+  type AttributesAround,
+  type Filter,
+  type ServerFrame,
+  type WorkflowEvent,
+} from "@millrace/schemas";
 import { matchesCommit, type RunCommit } from "./run-commit.ts";
 import type { EncodedFrame, Seam, SeamLimits, SeamPort } from "./seam.ts";
 import type { Outlet, Payload, Subscription } from "./subscription.ts";
@@ -25,7 +35,9 @@ export interface Outcome {
   readonly alarms: number;
   /** Subscriptions which ended before, after, or more often than their run. */
   readonly badEnds: number;
-  readonly stats: Readonly<Record<"demoted" | "promoted" | "read" | "cut" | "ended" | "bookmarks", number>>;
+  readonly stats: Readonly<
+    Record<"demoted" | "promoted" | "read" | "cut" | "ended" | "bookmarks" | "asked", number>
+  >;
 }
 
 /** A plain, small generator: the seed is all there is to a schedule. Source: mulberry32, T. Ettinger. */
@@ -101,13 +113,19 @@ export function simulate(SeamUnderTest: SeamClass, seed: number, faults: Faults 
   const later: (() => void)[] = [];
   let tailUp = true;
   let dataFrames = 0;
-  const stats = { demoted: 0, promoted: 0, read: 0, cut: 0, ended: 0, bookmarks: 0 };
+  const stats = { demoted: 0, promoted: 0, read: 0, cut: 0, ended: 0, bookmarks: 0, asked: 0 };
   let repeated = 0;
   let alarms = 0;
 
   const encode = (f: number, p: number, s: number, commits: readonly RunCommit[]) =>
     JSON.stringify({ t: "ev", f, p, s, d: commits.map((commit) => commit.sequence) });
   const checkpoint = () => log[projected - 1]?.sequence ?? 0;
+  /** What the runs have around each commit: the truth. */
+  const arounds = new Map<number, AttributesAround>();
+  const around = ({ sequence: s }: RunCommit): AttributesAround =>
+    arounds.get(s) ?? { before: noAttributes, after: noAttributes };
+  const matches = (filter: Filter, commit: RunCommit) =>
+    matchesCommit(filter, commit) && matchesAround(filter, around(commit));
 
   const port: SeamPort = {
     encodeBatch(topic, p, commits) {
@@ -124,13 +142,14 @@ export function simulate(SeamUnderTest: SeamClass, seed: number, faults: Faults 
       return frames;
     },
     encodePage({ topic, lastS }, page) {
-      if (topic.shape === "state" && chance(0.1)) return null;
+      const asks = topic.shape === "state" || topic.filter.attr !== undefined;
+      if (asks && chance(0.1)) return null;
       const cut =
         chance(0.3) && page.commits.length > 1
           ? page.commits.slice(0, 1 + upTo(page.commits.length - 1))
           : null;
       const end = cut?.at(-1)?.sequence ?? page.upTo;
-      const matching = (cut ?? page.commits).filter((commit) => matchesCommit(topic.filter, commit));
+      const matching = (cut ?? page.commits).filter((commit) => matches(topic.filter, commit));
       return { upTo: end, payloads: matching.length === 0 ? [] : [encode(topic.f, lastS, end, matching)] };
     },
     encodeBookmark(topic, p, s) {
@@ -146,6 +165,7 @@ export function simulate(SeamUnderTest: SeamClass, seed: number, faults: Faults 
         let end = checkpoint();
         for (const commit of log.slice(0, projected)) {
           if (commit.sequence <= pos || !matchesRun(topic.filter, commit.workflowId, commit.type)) continue;
+          if (!matchesAround(topic.filter, around(commit))) continue;
           page.push(commit);
           if (page.length < limits.pageCommitsMax) continue;
           end = commit.sequence;
@@ -162,6 +182,10 @@ export function simulate(SeamUnderTest: SeamClass, seed: number, faults: Faults 
     },
     pumpLater(subscription) {
       later.push(() => seam.pump(subscription));
+    },
+    attributesAround: (commit) => {
+      stats.asked++;
+      return chance(0.05) ? null : around(commit);
     },
     closedAsOf(workflowId, at) {
       if (chance(0.1)) return null;
@@ -186,9 +210,12 @@ export function simulate(SeamUnderTest: SeamClass, seed: number, faults: Faults 
         { event: ["StepCompleted"] },
         { workflow: [workflow], event: ["StepStarted"] },
         { workflow: ["nobody"] },
+        { attr: { customer: 1 } },
+        { attr: { customer: ["1", "2"], region: "eu" } },
+        { type: ["x"], attr: { customer: "2" }, event: ["StepCompleted", "AttributesUpserted"] },
       ]);
       const single = filter.workflow?.length === 1 && filter.workflow[0] !== "nobody";
-      const untilClosed = single && chance(0.4) ? workflow : null;
+      const untilClosed = single && chance(0.6) ? workflow : null;
       watches.push({
         i,
         filter,
@@ -263,6 +290,7 @@ export function simulate(SeamUnderTest: SeamClass, seed: number, faults: Faults 
     }
   };
 
+  const current = new Map<string, Attributes>();
   const publish = () => {
     sequence += chance(0.2) ? 1 + upTo(4) : 1;
     const workflowId = pick(workflows);
@@ -270,8 +298,13 @@ export function simulate(SeamUnderTest: SeamClass, seed: number, faults: Faults 
     if (finish) closedAt.set(workflowId, sequence);
     const types = finish
       ? ["WorkflowCompleted"]
-      : [pick(["StepStarted", "StepCompleted", "ProgressReported"])];
-    const events = types.map((type) => ({ type, data: {} }) as unknown as WorkflowEvent);
+      : [pick(["StepStarted", "StepCompleted", "ProgressReported", "AttributesUpserted"])];
+    const attributes = { [pick(["customer", "region"])]: pick(["1", 2, "eu", null]) };
+    const events = types.map((type) => ({ type, data: { attributes } }) as unknown as WorkflowEvent);
+    const before = current.get(workflowId) ?? noAttributes;
+    const after = attributesAfter(before, events);
+    current.set(workflowId, after);
+    arounds.set(sequence, { before, after });
     log.push({
       sequence,
       workflowId,
@@ -357,7 +390,7 @@ export function simulate(SeamUnderTest: SeamClass, seed: number, faults: Faults 
   for (const watch of clients.flat()) {
     const end = watch.untilClosed === null ? undefined : closedAt.get(watch.untilClosed);
     if (watch.ended !== (end === undefined ? 0 : 1)) badEnds++;
-    const matching = log.filter((commit) => matchesCommit(watch.filter, commit));
+    const matching = log.filter((commit) => matches(watch.filter, commit));
     // What comes after the close may or may not be seen: the subscription may end with the batch.
     const wanted = matching.filter(({ sequence: s }) => s <= (end ?? Infinity)).map(({ sequence: s }) => s);
     const all = matching.map(({ sequence: s }) => s);

@@ -14,7 +14,7 @@
  *
  * Tested by `seam.sim.test.ts`: seeded schedules, with mutants of this file that must be caught.
  */
-import type { BehindReason, Filter, GoneReason, ServerFrame } from "@millrace/schemas";
+import type { AttributesAround, BehindReason, Filter, GoneReason, ServerFrame } from "@millrace/schemas";
 import { CommitRing, type CommitPage, type RingLimits } from "./commit-ring.ts";
 import { closesRun, type RunCommit } from "./run-commit.ts";
 import type { Outlet, Payload, Subscription } from "./subscription.ts";
@@ -47,6 +47,8 @@ export interface SeamPort {
   awaitState(subscription: Subscription): void;
   /** Calls {@link Seam.pump} in a later turn. */
   pumpLater(subscription: Subscription): void;
+  /** For filters that ask for attributes: those of the run around the commit; null when they cannot be told now. */
+  attributesAround(commit: RunCommit): AttributesAround | null;
   /** Whether the run was closed as of a sequence; null when that cannot be told yet. */
   closedAsOf(workflowId: string, sequence: number): boolean | null;
   onDemoted?(subscription: Subscription, why: BehindReason): void;
@@ -158,17 +160,23 @@ export class Seam {
   onTail(commits: readonly RunCommit[]): void {
     const before = this.head;
     const byTopic = new Map<Topic, RunCommit[]>();
+    const uncertain = new Set<Topic>();
     const closed = new Set<string>();
+    const attributes = (commit: RunCommit) => this.#port.attributesAround(commit);
     for (const commit of commits) {
       if (!this.ring.push(commit)) continue;
-      this.#index.match(commit, (topic) => {
+      this.#index.match(commit, attributes, (topic, certain) => {
+        if (!certain) uncertain.add(topic);
         const list = byTopic.get(topic);
         if (list === undefined) byTopic.set(topic, [commit]);
         else list.push(commit);
       });
       if (this.#closers.has(commit.workflowId) && closesRun(commit)) closed.add(commit.workflowId);
     }
-    for (const [topic, matching] of byTopic) this.#broadcast(topic, matching, before);
+    for (const [topic, matching] of byTopic) {
+      if (uncertain.has(topic)) this.#demoteAll(topic, before);
+      else this.#broadcast(topic, matching, before);
+    }
     for (const workflowId of closed) {
       for (const subscription of this.#closers.get(workflowId) ?? []) this.#end(subscription);
     }
@@ -193,6 +201,11 @@ export class Seam {
       else this.#deliver(subscription, own);
     }
     topic.lastMatch = last;
+  }
+
+  /** What matches cannot be told now: read on as pages, which wait for it. */
+  #demoteAll(topic: Topic, sentUpTo: number): void {
+    for (const subscription of topic.live) this.#demote(subscription, "tail", sentUpTo);
   }
 
   #deliver(subscription: Subscription, frames: readonly EncodedFrame[]): void {

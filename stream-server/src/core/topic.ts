@@ -1,4 +1,12 @@
-import { canonicalFilter, type Filter, type StreamShape } from "@millrace/schemas";
+import {
+  attributeText,
+  canonicalFilter,
+  matchesAround,
+  textsOf,
+  type AttributesAround,
+  type Filter,
+  type StreamShape,
+} from "@millrace/schemas";
 import type { RunCommit } from "./run-commit.ts";
 import { matchesCommit } from "./run-commit.ts";
 import type { Outlet, Subscription } from "./subscription.ts";
@@ -54,10 +62,15 @@ export class Topics {
   }
 }
 
+/** What {@link TopicIndex.match} asks for when a topic's filter wants attributes; null: they cannot be told now. */
+export type FindAttributes = (commit: RunCommit) => AttributesAround | null;
+
 /** Finds the topics with live subscriptions that a commit matches, without looking at every filter. */
 export class TopicIndex {
   readonly #byWorkflow = new Map<string, Set<Topic>>();
   readonly #byType = new Map<string, Set<Topic>>();
+  /** By the first attribute that a filter wants: its key, then its value as text. */
+  readonly #byAttribute = new Map<string, Map<string, Set<Topic>>>();
   readonly #rest = new Set<Topic>();
 
   add(topic: Topic): void {
@@ -66,38 +79,107 @@ export class TopicIndex {
 
   remove(topic: Topic): void {
     for (const bucket of this.#buckets(topic, false)) bucket.delete(topic);
-    for (const id of topic.filter.workflow ?? []) dropEmpty(this.#byWorkflow, id);
-    for (const type of topic.filter.type ?? []) dropEmpty(this.#byType, type);
+    const { workflow, type, attr } = topic.filter;
+    for (const id of workflow ?? []) dropEmpty(this.#byWorkflow, id);
+    for (const name of type ?? []) dropEmpty(this.#byType, name);
+    for (const [key, wanted] of Object.entries(attr ?? {})) {
+      const byText = this.#byAttribute.get(key);
+      if (byText === undefined) continue;
+      for (const text of textsOf(wanted)) dropEmpty(byText, text);
+      if (byText.size === 0) this.#byAttribute.delete(key);
+    }
   }
 
-  /** Calls back once per matching topic. */
-  match(commit: RunCommit, found: (topic: Topic) => void): void {
+  /**
+   * Calls back once per matching topic. `certain` is false when the topic matches but for attributes, and these
+   * cannot be told now.
+   */
+  match(
+    commit: RunCommit,
+    attributes: FindAttributes,
+    found: (topic: Topic, certain: boolean) => void,
+  ): void {
+    let around: AttributesAround | null | undefined;
+    const test = (topic: Topic): void => {
+      if (!matchesCommit(topic.filter, commit)) return;
+      if (topic.filter.attr === undefined) {
+        found(topic, true);
+        return;
+      }
+      if (around === undefined) around = attributes(commit);
+      if (around === null) found(topic, false);
+      else if (matchesAround(topic.filter, around)) found(topic, true);
+    };
     for (const bucket of [
       this.#byWorkflow.get(commit.workflowId),
       this.#byType.get(commit.type),
       this.#rest,
     ]) {
-      if (bucket === undefined) continue;
-      for (const topic of bucket) if (matchesCommit(topic.filter, commit)) found(topic);
+      if (bucket !== undefined) for (const topic of bucket) test(topic);
+    }
+    if (this.#byAttribute.size === 0) return;
+    around = attributes(commit);
+    for (const [key, byText] of this.#byAttribute) {
+      for (const topic of around === null
+        ? new Set([...byText.values()].flatMap((set) => [...set]))
+        : having(key, byText, around)) {
+        test(topic);
+      }
     }
   }
 
-  /** Each topic stands under one field only: runs if it names some, else types, else the rest. */
+  /** Each topic stands under one field only: runs if it names some, else types, else an attribute, else the rest. */
   *#buckets({ filter }: Topic, create: boolean): Iterable<Set<Topic>> {
-    if (filter.workflow === undefined && filter.type === undefined) {
+    const { workflow, type, attr } = filter;
+    if (workflow !== undefined || type !== undefined) {
+      const map = workflow === undefined ? this.#byType : this.#byWorkflow;
+      yield* bucketsOf(map, workflow ?? type ?? [], create);
+      return;
+    }
+    const [first] = Object.entries(attr ?? {});
+    if (first === undefined) {
       yield this.#rest;
       return;
     }
-    const map = filter.workflow === undefined ? this.#byType : this.#byWorkflow;
-    for (const name of filter.workflow ?? filter.type ?? []) {
-      let bucket = map.get(name);
-      if (bucket === undefined) {
-        if (!create) continue;
-        bucket = new Set();
-        map.set(name, bucket);
-      }
-      yield bucket;
+    const [key, wanted] = first;
+    let byText = this.#byAttribute.get(key);
+    if (byText === undefined) {
+      if (!create) return;
+      byText = new Map();
+      this.#byAttribute.set(key, byText);
     }
+    yield* bucketsOf(byText, textsOf(wanted), create);
+  }
+}
+
+/** Topics that want a value which the run had or has; each once. */
+function having(
+  key: string,
+  byText: ReadonlyMap<string, ReadonlySet<Topic>>,
+  { before, after }: AttributesAround,
+): ReadonlySet<Topic> {
+  const topics = new Set<Topic>();
+  for (const attributes of before === after ? [after] : [before, after]) {
+    const value = Object.hasOwn(attributes, key) ? attributes[key] : undefined;
+    if (value === undefined) continue;
+    for (const topic of byText.get(attributeText(value)) ?? []) topics.add(topic);
+  }
+  return topics;
+}
+
+function* bucketsOf(
+  map: Map<string, Set<Topic>>,
+  names: readonly string[],
+  create: boolean,
+): Iterable<Set<Topic>> {
+  for (const name of names) {
+    let bucket = map.get(name);
+    if (bucket === undefined) {
+      if (!create) continue;
+      bucket = new Set();
+      map.set(name, bucket);
+    }
+    yield bucket;
   }
 }
 

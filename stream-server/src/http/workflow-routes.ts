@@ -3,24 +3,22 @@ import type { Millrace, StartOptions } from "@millrace/engine";
 import type { ListOptions, Projection } from "@millrace/projector";
 import {
   assertWorkflowId,
-  assertWorkflowType,
   limits,
   MillraceError,
   parseStepRef,
   ReasonRequest,
   RunCompleteRequest,
   RunFailRequest,
-  runStatuses,
   StartRequest,
   StepBeginRequest,
   StepCompleteRequest,
   StepFailRequest,
   toRow,
-  type RunStatus,
 } from "@millrace/schemas";
 import { json, type HttpAnswer, type HttpRequest } from "./message.ts";
 import { limitParam, parseBody, sequenceParam, singleParam } from "./parse-body.ts";
 import type { Params, Route } from "./router.ts";
+import { runFilterParams } from "./run-filter.ts";
 
 export interface WorkflowRoutesOptions {
   readonly millrace: Millrace;
@@ -55,26 +53,10 @@ export function workflowRoutes({
   }
 
   function list({ query }: HttpRequest): HttpAnswer {
-    const attributes: Record<string, string> = {};
-    for (const name of query.keys()) {
-      if (name.startsWith("attr.")) attributes[name.slice("attr.".length)] = singleParam(query, name) ?? "";
-    }
-    const type = singleParam(query, "type");
-    if (type !== undefined) assertWorkflowType(type);
-    const status = singleParam(query, "status");
-    if (status !== undefined && !isRunStatus(status)) {
-      throw new MillraceError(
-        "invalid_request",
-        `status=${status.slice(0, 80)} is none of ${runStatuses.join(", ")}.`,
-      );
-    }
-    const options: ListOptions = defined({
-      type,
-      status,
-      attributes: Object.keys(attributes).length === 0 ? undefined : attributes,
-      after: singleParam(query, "after"),
-      limit: limitParam(query, limits.pageItems),
-    });
+    const options: ListOptions = {
+      ...runFilterParams(query),
+      ...defined({ after: singleParam(query, "after"), limit: limitParam(query, limits.pageItems) }),
+    };
     const { items, next, sequence } = projection.list(options);
     return json(200, { items, next }, { "Millrace-Sequence": String(sequence) });
   }
@@ -189,10 +171,6 @@ function stepParam(params: Params): string {
   const step = params["step"] ?? "";
   parseStepRef(step);
   return step;
-}
-
-function isRunStatus(value: string): value is RunStatus {
-  return (runStatuses as readonly string[]).includes(value);
 }
 
 function notFound(id: string, sequence: number): MillraceError {
