@@ -66,6 +66,7 @@ export function createProgram(finish: (code: ExitCode) => void): Command {
       .option("--input <json>", "input, JSON")
       .option("--driver <driver>", "external: a driver begins and ends its steps")
       .option("--steps <names>", "planned steps, separated by commas")
+      .option("--attr <pairs...>", "search attributes, e.g. customer=7 vip=true")
       .option("--allow-unregistered", "accept a type that no worker has registered")
       .option("--wait", "wait for the end; print the final row"),
     async (api, output, options, args) =>
@@ -77,6 +78,9 @@ export function createProgram(finish: (code: ExitCode) => void): Command {
       .description("list runs, newest first")
       .option("--type <type>", "of this workflow type")
       .option("--status <status>", "in this status")
+      .option("--attr <pairs...>", "with these attributes, e.g. customer=7; a key twice: one of its values")
+      .option("--attr-min <pairs...>", "with at least this much, numbers or ISO dates, e.g. amount=100")
+      .option("--attr-max <pairs...>", "with at most this much")
       .option("--limit <count>", "at most so many")
       .option("--after <position>", "go on after a page"),
     async (api, output, options) => {
@@ -111,6 +115,10 @@ export function createProgram(finish: (code: ExitCode) => void): Command {
       .description("follow the live stream, resuming over every cut; Ctrl-C prints the cursor to go on from")
       .option("--type <types...>", "runs of these types")
       .option("--event <types...>", "events of these types, e.g. StepCompleted")
+      .option(
+        "--attr <pairs...>",
+        "runs with these attributes, e.g. customer=7; a key twice: one of its values",
+      )
       .option("--from <position>", "a cursor, start, now or snapshot (default: now)")
       .option("--shape <shape>", "events or state (default: events)")
       .option("--until <end>", "closed: end when the one run that is watched has closed"),

@@ -1,9 +1,12 @@
 import { errorCodeOf, MillraceError } from "@millrace/schemas";
 
+/** A list is the parameter several times. */
+export type Query = Readonly<Record<string, string | readonly string[] | undefined>>;
+
 /** The HTTP API of a stream server. Rejects with the server's own error (code, message, details) or `unavailable`. */
 export interface ServerApi {
   readonly url: string;
-  get(path: string, query?: Readonly<Record<string, string | undefined>>): Promise<unknown>;
+  get(path: string, query?: Query): Promise<unknown>;
   post(path: string, body: unknown): Promise<unknown>;
 }
 
@@ -39,9 +42,12 @@ export function createServerApi(url: string): ServerApi {
   return {
     url,
     get: (path, query = {}) => {
-      const search = new URLSearchParams(
-        Object.entries(query).filter((entry): entry is [string, string] => entry[1] !== undefined),
-      ).toString();
+      const pairs = Object.entries(query).flatMap(([name, value]) =>
+        (typeof value === "object" ? value : value === undefined ? [] : [value]).map(
+          (each): [string, string] => [name, each],
+        ),
+      );
+      const search = new URLSearchParams(pairs).toString();
       return call("GET", search === "" ? path : `${path}?${search}`);
     },
     post: (path, body) => call("POST", path, body),

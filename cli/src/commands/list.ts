@@ -1,5 +1,6 @@
 import Table from "cli-table3";
-import type { Page, WorkflowRow } from "@millrace/schemas";
+import { attributeText, type AttributeValue, type Page, type WorkflowRow } from "@millrace/schemas";
+import { readWanted } from "../core/attribute-pairs.ts";
 import type { Output } from "../output.ts";
 import type { ServerApi } from "../server-api.ts";
 
@@ -8,12 +9,34 @@ export interface ListCommandOptions {
   readonly status?: string;
   readonly limit?: string;
   readonly after?: string;
+  readonly attr?: readonly string[];
+  readonly attrMin?: readonly string[];
+  readonly attrMax?: readonly string[];
+}
+
+/** The filter of a list as the server's query. */
+export function runFilterQuery(
+  options: Pick<ListCommandOptions, "type" | "status" | "attr" | "attrMin" | "attrMax">,
+): Record<string, string | readonly string[] | undefined> {
+  const { type, status, attr = [], attrMin = [], attrMax = [] } = options;
+  const named = (prefix: string, wanted: Readonly<Record<string, readonly AttributeValue[]>>) =>
+    Object.entries(wanted).map(([key, values]) => [`${prefix}.${key}`, values.map(attributeText)] as const);
+  return {
+    type,
+    status,
+    ...Object.fromEntries([
+      ...named("attr", readWanted("--attr", attr)),
+      ...named("attr-min", readWanted("--attr-min", attrMin)),
+      ...named("attr-max", readWanted("--attr-max", attrMax)),
+    ]),
+  };
 }
 
 /** Runs, newest first: a table, or with `--json` the server's page `{items, next}`. */
 export async function list(api: ServerApi, output: Output, options: ListCommandOptions): Promise<void> {
-  const { type, status, limit, after } = options;
-  const page = (await api.get("/v1/workflows", { type, status, limit, after })) as Page<WorkflowRow>;
+  const { type, limit, after } = options;
+  const query = { ...runFilterQuery(options), limit, after };
+  const page = (await api.get("/v1/workflows", query)) as Page<WorkflowRow>;
   output.value(page);
   if (output.json) return;
   if (page.items.length === 0)

@@ -1,4 +1,5 @@
 import { MillraceError, isFinalRow, type WorkflowRow } from "@millrace/schemas";
+import { readAttributes } from "../core/attribute-pairs.ts";
 import { exitCodes, type ExitCode } from "../core/exit-code.ts";
 import type { Output } from "../output.ts";
 import type { ServerApi } from "../server-api.ts";
@@ -11,6 +12,7 @@ export interface StartCommandOptions {
   readonly steps?: string;
   readonly allowUnregistered?: boolean;
   readonly wait?: boolean;
+  readonly attr?: readonly string[];
 }
 
 /**
@@ -29,6 +31,7 @@ export async function start(
     ...(options.input === undefined ? {} : { input: parseJson(options.input) }),
     ...(options.driver === undefined ? {} : { driver: options.driver }),
     ...(options.steps === undefined ? {} : { steps: splitSteps(options.steps) }),
+    ...(options.attr === undefined ? {} : { attributes: readAttributes("--attr", options.attr) }),
     ...(options.allowUnregistered === true ? { allowUnregistered: true } : {}),
   };
   const started = (await api.post("/v1/workflows", body)) as {

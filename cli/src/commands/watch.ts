@@ -1,5 +1,6 @@
 import type { StreamItem, Watch, WatchOptions } from "@millrace/client";
 import { MillraceError, parseFilter, type Filter, type WorkflowRow } from "@millrace/schemas";
+import { readWanted } from "../core/attribute-pairs.ts";
 import type { Output } from "../output.ts";
 import type { ServerApi } from "../server-api.ts";
 import { connectClient } from "./connect-client.ts";
@@ -11,6 +12,7 @@ export interface WatchCommandOptions {
   readonly from?: string;
   readonly shape?: string;
   readonly until?: string;
+  readonly attr?: readonly string[];
 }
 
 /**
@@ -78,11 +80,12 @@ function rowLine(row: WorkflowRow): string {
   );
 }
 
-function readFilter(ids: readonly string[], { type, event }: WatchCommandOptions): Filter {
+function readFilter(ids: readonly string[], { type, event, attr }: WatchCommandOptions): Filter {
   return parseFilter({
     ...(ids.length === 0 ? {} : { workflow: ids }),
     ...(type === undefined ? {} : { type }),
     ...(event === undefined ? {} : { event }),
+    ...(attr === undefined ? {} : { attr: readWanted("--attr", attr) }),
   });
 }
 
