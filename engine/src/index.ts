@@ -27,5 +27,8 @@ export type {
   StartResult,
   WorkflowHandle,
 } from "./millrace.ts";
+export { aesGcmCodec, type AesGcmOptions } from "./payloads/aes-gcm-codec.ts";
+export type { EncodedPayload, PayloadCodec } from "./payloads/codec.ts";
+export { collectGarbage, type GarbageOptions, type GarbageReport } from "./payloads/collect-garbage.ts";
 export type { RetryPolicy } from "./retry.ts";
 export type { DrainOptions, Worker, WorkerOptions, WorkerStats } from "./worker.ts";

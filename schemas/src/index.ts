@@ -93,7 +93,7 @@ export {
   type StepRef,
 } from "./ids.ts";
 export { defaultShardCount, limits } from "./limits.ts";
-export { isStoredForm, payloadFields, StoredForm } from "./payload.ts";
+export { isStoredForm, parseStoredForm, payloadFields, type StoredForm } from "./payload.ts";
 export {
   ClientFrame,
   closeCodes,

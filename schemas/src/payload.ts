@@ -32,12 +32,7 @@ const blob = {
   sha256: v.string(),
 };
 
-/**
- * What stands in the log in place of a payload that does not stand there as it is. `value`: a payload that looked like
- * one of these. `data`: what the codec made of its JSON, base64. `blob`: its JSON, or what the codec made of it, is in
- * the blob store.
- */
-export const StoredForm = v.object({
+const StoredFormSchema = v.object({
   $millrace: v.union([
     v.strictObject({ value: v.unknown() }),
     v.strictObject({ ...encoded, data: v.string() }),
@@ -45,9 +40,21 @@ export const StoredForm = v.object({
     v.strictObject(blob),
   ]),
 });
-export type StoredForm = v.InferOutput<typeof StoredForm>;
+
+/**
+ * What stands in the log in place of a payload that does not stand there as it is. `value`: a payload that looked like
+ * one of these. `data`: what the codec made of its JSON, base64. `blob`: its JSON, or what the codec made of it, is in
+ * the blob store.
+ */
+export type StoredForm = v.InferOutput<typeof StoredFormSchema>;
 
 /** Whether a payload as read from the log must be opened; cheap enough for every payload. */
 export function isStoredForm(payload: unknown): payload is object {
   return typeof payload === "object" && payload !== null && Object.hasOwn(payload, "$millrace");
+}
+
+/** The inner part of a stored form; null when it is none that this version knows. */
+export function parseStoredForm(payload: unknown): StoredForm["$millrace"] | null {
+  const result = v.safeParse(StoredFormSchema, payload);
+  return result.success ? result.output.$millrace : null;
 }
