@@ -19,6 +19,8 @@ with SQLite. Exit code 0 only when everything held, 1 when something did not, 2 
   --help           this text`;
 
 const checkout = fileURLToPath(new URL("../../", import.meta.url));
+/** Ctrl-C reaches the whole terminal group, and `npm run` passes it on to us once more: nobody asked twice. */
+const echoMs = 500;
 const signals = { SIGHUP: 1, SIGINT: 2, SIGTERM: 15 } as const;
 const failuresShown = 20;
 
@@ -56,11 +58,14 @@ function refuse(message: string): never {
 async function main(): Promise<number> {
   const stop = new AbortController();
   let stoppedBy = 0;
+  let stoppedAt = 0;
   for (const [name, number] of Object.entries(signals)) {
     process.on(name, () => {
+      if (stoppedBy === 128 + number && performance.now() - stoppedAt < echoMs) return;
       // Once more: at once. What runs is on a leash.
       if (stoppedBy !== 0) process.exit(stoppedBy);
       stoppedBy = 128 + number;
+      stoppedAt = performance.now();
       stop.abort(new Error(`Ended by ${name}.`));
     });
   }

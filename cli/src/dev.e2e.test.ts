@@ -2,6 +2,7 @@
 import { writeFile } from "node:fs/promises";
 import { connect } from "node:net";
 import { join } from "node:path";
+import { setTimeout as delay } from "node:timers/promises";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import type { EventRow, Page, WorkflowRow } from "@millrace/schemas";
 import {
@@ -312,6 +313,49 @@ describe("millrace dev", () => {
       ["compose", true],
       ["deliver", false],
     ]);
+  });
+});
+
+describe("Ctrl-C in a terminal", () => {
+  it("that npm passes on once more drains all the same: exit code 0", async () => {
+    const own = await temporaryFolder();
+    const idle = new Server(["dev", "--data", join(own.path, "data"), "--port", "0"]);
+    try {
+      await idle.ready();
+      // Several, since signals that come while one waits are one.
+      for (let sent = 0; sent < 5; sent++) {
+        idle.child.kill("SIGINT");
+        await delay(2);
+      }
+      expect(await idle.ended).toBe(0);
+    } finally {
+      idle.child.kill("SIGKILL");
+      await own.remove();
+    }
+  });
+
+  it("that comes again a while later ends at once, with 130", async () => {
+    const own = await temporaryFolder();
+    const busy = new Server(["dev", "--data", join(own.path, "data"), "--port", "0", "--examples"]);
+    try {
+      const { url } = await busy.ready();
+      const watching = new Server(["watch", "--from", "start", "--url", url]);
+      const input = '{"stepMs":3000}';
+      jsonLines(await millrace(["start", "hello", "--input", input, "--url", url, "--json"]));
+      await watching.line(({ type }) => type === "StepCompleted", 20_000);
+      await watching.kill();
+      busy.child.kill("SIGINT");
+      // The second step holds the drain for 3 s; asked again, the server does not wait for it.
+      await eventually("it ends", 10_000, () => {
+        if (busy.child.exitCode === null) busy.child.kill("SIGINT");
+        return busy.child.exitCode !== null;
+      });
+      expect(busy.child.exitCode).toBe(130);
+    } finally {
+      busy.child.kill("SIGKILL");
+      await busy.ended;
+      await own.remove();
+    }
   });
 });
 

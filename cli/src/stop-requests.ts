@@ -5,7 +5,7 @@
  *
  * I1 The first request counts; a second signal ends the process at once, with 128 and the signal's number. Before
  *    `ready` the first one does so too: nothing is served yet, and broker and parts end with this process (I2, and the
- *    broker's guard), so there is nothing to wait for.
+ *    broker's guard), so there is nothing to wait for. The same signal again within `echoMs` is the first one's echo.
  * I2 When the supervisor is gone, however it ended, the process ends too, within `orphanMs` at the latest.
  */
 import type { DrainMessage } from "./parts/part-messages.ts";
@@ -15,6 +15,8 @@ const drainMs = 20_000;
 /** Without a supervisor there is no broker either: what is not recorded by now cannot be. */
 const orphanDrainMs = 1_000;
 const orphanMs = 4_000;
+/** Ctrl-C reaches the whole terminal group, and `npm start` passes it on to us once more: nobody asked twice. */
+const echoMs = 500;
 const signals = { SIGHUP: 1, SIGINT: 2, SIGTERM: 15 } as const;
 
 export interface StopRequest {
@@ -39,10 +41,14 @@ export function listenForStop(supervised: boolean): StopRequests {
     request = resolve;
   });
   let endAtOnce = true;
+  let first: { readonly name: string; readonly at: number } | null = null;
   for (const [name, number] of Object.entries(signals)) {
     process.on(name, () => {
+      const at = performance.now();
+      if (first?.name === name && at - first.at < echoMs) return;
       if (endAtOnce) process.exit(128 + number);
       endAtOnce = true;
+      first = { name, at };
       request({ reason: name, drainMs });
     });
   }

@@ -2,6 +2,7 @@
 import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { readFile } from "node:fs/promises";
+import { connect } from "node:net";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
@@ -10,14 +11,15 @@ import { within } from "./deadline.ts";
 import { temporaryFolder } from "./temporary-folder.ts";
 import { UpdatesClient } from "./updates-client.ts";
 
-const programFile = fileURLToPath(new URL("../../cli/dist/main.js", import.meta.url));
+const checkout = fileURLToPath(new URL("../../", import.meta.url));
 
-it("starts with one command, and the curl of its ready line starts a run whose updates reach its end", async () => {
+it("npm start: the curl of its ready line starts a run whose updates reach its end; SIGTERM to npm leaves nothing", async () => {
   const folder = await temporaryFolder();
-  // As `npm start` runs it, with a port and a data folder of its own.
-  const args = [programFile, "dev", "--data", join(folder.path, "data"), "--port", "0", "--examples"];
+  const args = ["start", "--", "--data", join(folder.path, "data"), "--port", "0"];
   const { MILLRACE_NATS_URL: _nats, MILLRACE_PORT: _port, ...env } = process.env;
-  const server = spawn(process.execPath, args, { env, stdio: ["ignore", "pipe", "inherit"] });
+  const server = spawn("npm", args, { cwd: checkout, env, stdio: ["ignore", "pipe", "inherit"] });
+  let url = "";
+  let natsUrl = "";
   const ended = new Promise<number | null>((resolve) => {
     server.on("exit", resolve);
   });
@@ -27,10 +29,12 @@ it("starts with one command, and the curl of its ready line starts a run whose u
       "the ready line",
       90_000,
       new Promise<string>((resolve) => {
-        lines.once("line", resolve);
+        lines.on("line", (line) => {
+          if (line.startsWith("millrace is ready")) resolve(line);
+        });
       }),
     );
-    const url = /http:\/\/127\.0\.0\.1:\d+/.exec(ready)?.[0] ?? "";
+    url = /http:\/\/127\.0\.0\.1:\d+/.exec(ready)?.[0] ?? "";
     const curl = /try: (curl .*)$/.exec(ready)?.[1] ?? "";
     expect(ready).toContain(url.replace("http", "ws"));
     expect(ready).toContain("durability default");
@@ -46,7 +50,7 @@ it("starts with one command, and the curl of its ready line starts a run whose u
     expect(row).toMatchObject({ id, type: "hello", status: "completed", output: { greeting: "Hello Ada" } });
 
     // The README's two programs: one defines, runs and awaits a workflow; the other follows, and resumes when run again.
-    const natsUrl = /nats:\/\/127\.0\.0\.1:\d+/.exec(ready)?.[0] ?? "";
+    natsUrl = /nats:\/\/127\.0\.0\.1:\d+/.exec(ready)?.[0] ?? "";
     expect(await shell(`MILLRACE_NATS_URL=${natsUrl} node ${example("greet")}`)).toBe(
       "Hello Ada (greet-7/1/write#1)\n",
     );
@@ -61,10 +65,26 @@ it("starts with one command, and the curl of its ready line starts a run whose u
   } finally {
     server.kill("SIGTERM");
     const code = await within("it drains", 30_000, ended);
+    const left = await Promise.all([url, natsUrl].map(answers));
     await folder.remove();
-    expect(code).toBe(0);
+    // npm's end is the server's end: a shell in between would have died alone and left server and broker behind.
+    expect({ code, left }).toEqual({ code: 0, left: [false, false] });
   }
 });
+
+/** Whether anything listens at the address. */
+async function answers(url: string): Promise<boolean> {
+  const { hostname, port } = new URL(url);
+  return new Promise((resolve) => {
+    const socket = connect(Number(port), hostname, () => {
+      socket.destroy();
+      resolve(true);
+    });
+    socket.on("error", () => {
+      resolve(false);
+    });
+  });
+}
 
 /** Runs the following example until it has said a line with this text and stored its cursor, then kills it. */
 async function follow(url: string, cursorFile: string, until: string): Promise<string[]> {
