@@ -378,6 +378,9 @@ test.each([
   const error = await failureOf(watch);
   expect(isMillraceError(error, code)).toBe(true);
   expect(error).toMatchObject({
+    message: expect.stringMatching(
+      /^Resume from cursor 0123abcd\.10 refused: .* sequences 50 to 100\. .* begin again with from: /,
+    ),
     details: { cursor: "0123abcd.10", why, epoch: "9f3a", first: 50, head: 100 },
   });
   expect(await watch.next()).toEqual({ done: true, value: undefined });

@@ -73,12 +73,16 @@ export class StreamSession implements Session, Outlet {
   receive(text: string | null, bytes: number): void {
     if (!this.connection.open) return;
     if (bytes > limits.clientFrameBytes) {
-      this.#close("frameTooBig", `frame of ${bytes} bytes, the limit is ${limits.clientFrameBytes}`);
+      const sizes = `frame of ${bytes} bytes, the limit is ${limits.clientFrameBytes}`;
+      this.#close("frameTooBig", `${sizes}: list fewer values, or in several subs`);
       return;
     }
     const raw = text === null ? null : parseJson(text);
     if (raw === null) {
-      this.#close("badFrame", text === null ? "binary frame: send JSON text" : "frame is not a JSON object");
+      this.#close(
+        "badFrame",
+        text === null ? "binary frame: send JSON text" : "frame is no JSON: send one object each",
+      );
       return;
     }
     if (raw["t"] === "sub") {
@@ -240,7 +244,7 @@ export class StreamSession implements Session, Outlet {
         i,
         new MillraceError(
           "subscription_unknown",
-          `Unsub of ${i} refused: this socket has no such subscription. It may have ended (end, gone or err).`,
+          `Unsub of ${i} refused: this socket has no such subscription. It may have ended (end, gone or err): then there is nothing to undo. Send sub to begin anew.`,
         ),
       );
       return;
