@@ -1,6 +1,6 @@
 import Table from "cli-table3";
 
-/** The last line of `npm run demo -- --json`. The first ten keys are a contract. */
+/** What `npm run demo -- --json` prints: the first ten keys are its last line, a contract; the others are `details`. */
 export interface DemoResult {
   readonly workflows: number;
   /** Steps recorded as completed. */
