@@ -7,6 +7,7 @@ import {
   isMillraceError,
   MillraceError,
   parseStepRef,
+  type Fleet,
   type RunState,
 } from "@millrace/schemas";
 import { asStored } from "./activation.ts";
@@ -15,6 +16,7 @@ import { Commands, createDriver, foldHistory } from "./commands.ts";
 import { sameJson } from "./core/decide.ts";
 import { parseInput, type AnyWorkflowDefinition, type WorkflowDefinition } from "./definition.ts";
 import { systemClock, type Clock } from "./due-timers.ts";
+import { readFleet } from "./fleet/read-fleet.ts";
 import { silentLogger, type Logger } from "./logger.ts";
 import { createDrivenRun } from "./drive.ts";
 import type {
@@ -107,6 +109,10 @@ class Connection implements Millrace {
     for (const definition of options.workflows) this.#definitions.set(definition.type, definition);
     this.#workers.push(worker);
     return worker;
+  }
+
+  fleet(): Promise<Fleet> {
+    return readFleet(this.log);
   }
 
   async start<Input, Output>(

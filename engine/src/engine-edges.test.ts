@@ -537,7 +537,11 @@ describe("workers side by side", () => {
     await (await older.start(make("1"), null)).result();
     await expect.poll(() => worker.stats()).toMatchObject({ runs: 0, unhosted: 0 });
     expect(loads).toBeLessThan(3);
-    expect(warnings).toHaveLength(1);
+    expect(warnings).toEqual([]);
+    await older.start(make("3"), null, { id: "waits" });
+    await expect
+      .poll(() => warnings)
+      .toEqual([expect.stringMatching(/waits: no worker hosts version 3 of long/)]);
   });
 
   test("a run that closes while it waits for a place is forgotten", async () => {

@@ -1,6 +1,6 @@
 /** What `connect` gives: the public door of the engine. Implementations live beside it. */
 import type { EventLog } from "@millrace/event-log";
-import type { Attributes, BeginOutcome, ErrorInfo } from "@millrace/schemas";
+import type { Attributes, BeginOutcome, ErrorInfo, Fleet } from "@millrace/schemas";
 import type { WorkflowDefinition } from "./definition.ts";
 import type { Worker, WorkerOptions } from "./worker.ts";
 
@@ -117,8 +117,20 @@ export interface Millrace {
   startByType(type: string, input: unknown, options?: StartOptions): Promise<StartResult>;
   /** A handle on a run that exists; `workflow_not_found` shows on first use. */
   handle<Output = unknown>(id: string): WorkflowHandle<Output>;
-  /** Executes runs of the given workflows in this process. */
+  /**
+   * Executes runs of the given workflows in this process, which shares them with the other workers of its group.
+   * Rejects with `workflow_type_claimed` when a live worker of another group hosts one of the types.
+   *
+   * @example
+   * const worker = await millrace.worker({ workflows: [order], group: "orders" });
+   * process.once("SIGTERM", () => void worker.drain());
+   */
   worker(options: WorkerOptions): Promise<Worker>;
+  /**
+   * The live workers of the namespace, which shards each executes, and which types and versions are hosted at all: a
+   * run of another one waits. As it is now; read from the broker.
+   */
+  fleet(): Promise<Fleet>;
   /** Drains the workers of this connection and closes it. Idempotent. */
   close(): Promise<void>;
 }

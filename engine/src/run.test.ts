@@ -69,8 +69,11 @@ test("R3: two processes that run the same attempt record its failure once, and t
   await first.worker({ workflows: [shared] });
   const handle = await first.start(shared, null, { id: "s" });
   await expect.poll(() => attempts).toEqual([1]);
-  // A take-over whose former owner lives on.
-  const second = await connected(createMemoryLog({ server }));
+  // A take-over whose former owner lives on: its fleet knows nothing of the other's lease.
+  const second = await connected({
+    ...createMemoryLog({ server }),
+    leases: () => createMemoryLog().leases(),
+  });
   await second.worker({ workflows: [shared] });
   await expect.poll(() => attempts).toEqual([1, 1]);
   fail();

@@ -37,7 +37,7 @@ import type { StepSlots } from "./step-slots.ts";
 export interface RunDeps extends StepExecutionDeps {
   readonly log: EventLog;
   readonly logger: Logger;
-  readonly slots: StepSlots;
+  readonly slots: Pick<StepSlots, "run">;
   /** Session of this engine process, written on every commit. */
   readonly writer: string;
   /** The definition of a version; null when this worker does not host it. */

@@ -51,8 +51,11 @@ export async function keepLease(
     );
   }
   const sentAt = timers.now();
-  const { revision } = await writes.write(key, options.value, 0, leaseMs);
-  return new LeaseKeeper(writes, timers, options, revision, sentAt, onEnd);
+  const { revision, recovered } = await writes.write(key, options.value, 0, leaseMs);
+  const keeper = new LeaseKeeper(writes, timers, options, revision, sentAt, onEnd);
+  // It counts from an earlier try.
+  if (recovered) keeper.renew();
+  return keeper;
 }
 
 interface Update {
@@ -104,7 +107,7 @@ export class LeaseKeeper implements Lease {
     const version = ++this.#version;
     return new Promise((resolve, reject) => {
       this.#updates.push({ version, resolve, reject });
-      this.#renew();
+      this.renew();
     });
   }
 
@@ -133,13 +136,14 @@ export class LeaseKeeper implements Lease {
     void this.#writes.remove(this.#options.key, this.#revision).catch(leftToExpire);
   }
 
-  #renew(): void {
+  /** Writes the key now. */
+  renew(): void {
     this.#cancelRenewal();
     if (this.#ended || this.#writing !== null) return;
     this.#writing = this.#write().finally(() => {
       this.#writing = null;
       // An update came while the write before it was under way.
-      if (this.#updates.length > 0 && !this.#ended) this.#renew();
+      if (this.#updates.length > 0 && !this.#ended) this.renew();
     });
   }
 
@@ -182,7 +186,7 @@ export class LeaseKeeper implements Lease {
 
   #renewIn(delayMs: number): void {
     if (this.#ended) return;
-    this.#cancelRenewal = this.#timers.wake(delayMs, () => this.#renew());
+    this.#cancelRenewal = this.#timers.wake(delayMs, () => this.renew());
   }
 
   #holdUntil(at: number): void {
