@@ -2,9 +2,9 @@ import { defineConfig } from "vitest/config";
 
 // Tests run on the sources of all packages, so that a unit test needs no build. The end-to-end tests start
 // the built command, which `npm test` builds first.
-const resolve = { conditions: ["@millrace/source", "node", "import", "module", "default"] };
+const resolve = { conditions: ["@millrace/source", "node", "import", "default"] };
 const ssr = {
-  resolve: { conditions: resolve.conditions, externalConditions: ["node", "import", "module", "default"] },
+  resolve: { conditions: resolve.conditions, externalConditions: ["node", "import", "default"] },
 };
 const packages = "{schemas,event-log,engine,projector,stream-server,client,cli,scripts,test,bench,examples}";
 
