@@ -148,7 +148,7 @@ describe("packages", () => {
       const sources = files.filter((file) => file.folder === folder && !file.isTest);
       if (sources.length === 0) return [];
       const imported = new Set(sources.flatMap((file) => file.imports.map(({ packageName }) => packageName)));
-      const declared = Object.keys(manifest.dependencies ?? {});
+      const declared = Object.keys({ ...manifest.dependencies, ...manifest.peerDependencies });
       return [
         ...[...imported]
           .filter((name) => name !== undefined && name !== manifest.name && !declared.includes(name))

@@ -12,6 +12,7 @@ export interface PackageManifest {
   readonly exports?: Readonly<Record<string, Readonly<Record<string, string>>>>;
   readonly workspaces?: readonly string[];
   readonly dependencies?: Readonly<Record<string, string>>;
+  readonly peerDependencies?: Readonly<Record<string, string>>;
   readonly devDependencies?: Readonly<Record<string, string>>;
 }
 

@@ -1,7 +1,14 @@
 import { resolve } from "node:path";
 import { describe, expect, it } from "vitest";
 import { isMillraceError } from "@millrace/schemas";
-import { readLogLevel, readServerConfig, readUrl, type Environment, type ServerOptions } from "./config.ts";
+import {
+  readLogLevel,
+  readPayloadKeys,
+  readServerConfig,
+  readUrl,
+  type Environment,
+  type ServerOptions,
+} from "./config.ts";
 
 const dev = (options: ServerOptions = {}, env: Environment = {}) => readServerConfig("dev", options, env);
 const serve = (options: ServerOptions = {}, env: Environment = {}) => readServerConfig("serve", options, env);
@@ -109,5 +116,23 @@ describe("readLogLevel", () => {
     expect(refusal(() => readLogLevel({ MILLRACE_LOG: "loud" }, "warn"))).toMatch(
       /^invalid_request: MILLRACE_LOG=loud/,
     );
+  });
+});
+
+describe("readPayloadKeys", () => {
+  it("takes the first key as the one that seals", () => {
+    expect(readPayloadKeys({})).toBeNull();
+    expect(readPayloadKeys({ MILLRACE_PAYLOAD_KEYS: "b=AAEC, a=BAUG/w==" })).toEqual({
+      keys: { b: "AAEC", a: "BAUG/w==" },
+      current: "b",
+    });
+  });
+
+  it("refuses what is no list of keys without showing it", () => {
+    for (const text of ["topsecret", "a=", "a=topsecret!", "a=AAEC,a=BAUG", "a=AAEC,"]) {
+      const told = refusal(() => readPayloadKeys({ MILLRACE_PAYLOAD_KEYS: text }));
+      expect(told).toMatch(/^invalid_request: MILLRACE_PAYLOAD_KEYS /);
+      expect(told).not.toContain("topsecret");
+    }
   });
 });

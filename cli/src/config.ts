@@ -51,7 +51,15 @@ export interface ServerConfig {
   readonly workflowFiles: readonly string[];
   readonly examples: boolean;
   readonly json: boolean;
+  /** The engine seals payloads with these; null: it does not. */
+  readonly payloadKeys: PayloadKeys | null;
   readonly environment: Environment;
+}
+
+/** For `aesGcmCodec`. */
+export interface PayloadKeys {
+  readonly keys: Readonly<Record<string, string>>;
+  readonly current: string;
 }
 
 /** Throws `invalid_request` or `invalid_id`, which name the option. */
@@ -94,6 +102,7 @@ export function readServerConfig(
     ],
     examples,
     json: options.json === true,
+    payloadKeys: readPayloadKeys(env),
     environment: env,
   };
 }
@@ -110,6 +119,26 @@ export function readUrl(option: string | undefined, env: Environment): string {
     );
   }
   return url.href.replace(/\/+$/, "");
+}
+
+/** `MILLRACE_PAYLOAD_KEYS`: `id=base64`, separated by commas; the first one seals, all open. Null when it is not set. */
+export function readPayloadKeys(env: Environment): PayloadKeys | null {
+  const text = given(env["MILLRACE_PAYLOAD_KEYS"]);
+  if (text === undefined) return null;
+  const keys: Record<string, string> = {};
+  for (const pair of text.split(",")) {
+    const [, id, key] = /^\s*([A-Za-z0-9_.-]{1,64})=([A-Za-z0-9+/]+=*)\s*$/.exec(pair) ?? [];
+    if (id === undefined || key === undefined || Object.hasOwn(keys, id)) {
+      // Never shown: it may be a key.
+      throw new MillraceError(
+        "invalid_request",
+        `MILLRACE_PAYLOAD_KEYS is not a list of keys: expected id=base64,id=base64 with ids [A-Za-z0-9_.-]{1,64}, each once. ` +
+          "Make a key with: openssl rand -base64 32",
+      );
+    }
+    keys[id] = key;
+  }
+  return { keys, current: Object.keys(keys)[0] ?? "" };
 }
 
 const logLevels = ["trace", "debug", "info", "warn", "error", "fatal", "silent"] as const;

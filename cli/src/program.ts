@@ -1,7 +1,15 @@
 import { readFileSync } from "node:fs";
 import { Command, Option } from "commander";
-import { processEnvironment, readLogLevel, readServerConfig, readUrl, type ServerOptions } from "./config.ts";
+import {
+  processEnvironment,
+  readLogLevel,
+  readPayloadKeys,
+  readServerConfig,
+  readUrl,
+  type ServerOptions,
+} from "./config.ts";
 import { exitCodeMeanings, exitCodes, type ExitCode } from "./core/exit-code.ts";
+import type { GcCommandOptions } from "./commands/gc.ts";
 import type { HistoryCommandOptions } from "./commands/history.ts";
 import type { ListCommandOptions } from "./commands/list.ts";
 import type { StartCommandOptions } from "./commands/start.ts";
@@ -137,6 +145,31 @@ export function createProgram(finish: (code: ExitCode) => void): Command {
       return undefined;
     },
   );
+  const payload = program.command("payload").description("payloads that the history shows in a stored form");
+  clientCommand(
+    payload
+      .command("get <id> <ref>")
+      .description("print one: by the key of its blob, or by the sequence of its event"),
+    async (api, output, _options, args) => {
+      const { getPayload } = await import("./commands/payload.ts");
+      const keys = readPayloadKeys(processEnvironment);
+      await getPayload(api, output, [String(args[0]), String(args[1])], keys);
+      return undefined;
+    },
+  );
+  program
+    .command("gc")
+    .description("delete stored payloads that no history refers to; asks the broker itself")
+    .option("--dry-run", "only list them")
+    .option("--older-than <minutes>", "leave younger ones alone (default 60)")
+    .option("--data <dir>", "data folder of a running server (default ./.millrace)")
+    .option("--namespace <name>", "event log (MILLRACE_NAMESPACE; default default)")
+    .option("--json", "JSON on standard output")
+    .action(async (options: ServerOptions & GcCommandOptions) => {
+      const config = readServerConfig("dev", options, processEnvironment);
+      await (await import("./commands/gc.ts")).gc(createOutput(config.json), config, options);
+      finish(exitCodes.ok);
+    });
   clientCommand<ServerOptions>(
     program
       .command("doctor")
@@ -195,6 +228,7 @@ function helpAfter(): string {
     "  MILLRACE_HOST, _PORT   where dev and serve listen",
     "  MILLRACE_NATS_URL      broker of yours; with it no broker is started",
     "  MILLRACE_NATS_SERVER   nats-server program to run",
+    "  MILLRACE_PAYLOAD_KEYS  id=base64,... to seal payloads with AES-256-GCM; the first key seals, all open",
     "  MILLRACE_LOG           trace, debug, info, warn, error or silent; debug also shows stacks of errors",
   ].join("\n");
 }

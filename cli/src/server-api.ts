@@ -8,16 +8,20 @@ export interface ServerApi {
   readonly url: string;
   get(path: string, query?: Query): Promise<unknown>;
   post(path: string, body: unknown): Promise<unknown>;
+  /** What is there, whatever it is. */
+  bytes(path: string): Promise<Uint8Array>;
 }
 
 /** Longer than the server waits for anything by itself. */
 const requestTimeoutMs = 30_000;
 
 export function createServerApi(url: string): ServerApi {
-  const call = async (method: "GET" | "POST", path: string, body?: unknown): Promise<unknown> => {
+  const send = async (
+    method: "GET" | "POST",
+    path: string,
+    body?: unknown,
+  ): Promise<{ readonly attempt: string; readonly status: number; readonly bytes: Uint8Array }> => {
     const attempt = `${method} ${url}${path}`;
-    let status: number;
-    let text: string;
     try {
       const response = await fetch(`${url}${path}`, {
         method,
@@ -26,8 +30,7 @@ export function createServerApi(url: string): ServerApi {
           ? {}
           : { headers: { "content-type": "application/json" }, body: JSON.stringify(body) }),
       });
-      status = response.status;
-      text = await response.text();
+      return { attempt, status: response.status, bytes: new Uint8Array(await response.arrayBuffer()) };
     } catch (cause) {
       throw new MillraceError(
         "unavailable",
@@ -35,6 +38,10 @@ export function createServerApi(url: string): ServerApi {
         { cause, details: { url } },
       );
     }
+  };
+  const call = async (method: "GET" | "POST", path: string, body?: unknown): Promise<unknown> => {
+    const { attempt, status, bytes } = await send(method, path, body);
+    const text = new TextDecoder().decode(bytes);
     const answer = parse(text);
     if (status < 400 && answer !== undefined) return answer;
     throw refusal(attempt, status, answer, text);
@@ -51,6 +58,12 @@ export function createServerApi(url: string): ServerApi {
       return call("GET", search === "" ? path : `${path}?${search}`);
     },
     post: (path, body) => call("POST", path, body),
+    async bytes(path) {
+      const { attempt, status, bytes } = await send("GET", path);
+      if (status < 400) return bytes;
+      const text = new TextDecoder().decode(bytes);
+      throw refusal(attempt, status, parse(text), text);
+    },
   };
 }
 

@@ -34,3 +34,14 @@ export async function readServerRecord(dataDir: string): Promise<ServerRecord | 
     throw error;
   }
 }
+
+/** Whether the process of a record still runs. */
+export function isAlive(pid: number): boolean {
+  try {
+    process.kill(pid, 0);
+    return true;
+  } catch (error) {
+    // EPERM: it lives and belongs to somebody else.
+    return error instanceof Error && "code" in error && error.code === "EPERM";
+  }
+}

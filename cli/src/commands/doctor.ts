@@ -6,7 +6,7 @@ import { exitCodes, type ExitCode } from "../core/exit-code.ts";
 import type { Output } from "../output.ts";
 import { projectionFile } from "../parts/start-parts.ts";
 import { createServerApi, type ServerApi } from "../server-api.ts";
-import { readServerRecord } from "../server-record.ts";
+import { isAlive, readServerRecord } from "../server-record.ts";
 
 export interface Check {
   readonly name: string;
@@ -224,15 +224,5 @@ async function checkServer(api: ServerApi): Promise<Omit<Check, "name">[]> {
         next: "Start one with millrace dev, or give the address of yours with --url or MILLRACE_URL.",
       },
     ];
-  }
-}
-
-function isAlive(pid: number): boolean {
-  try {
-    process.kill(pid, 0);
-    return true;
-  } catch (error) {
-    // EPERM: it lives and belongs to somebody else.
-    return error instanceof Error && "code" in error && error.code === "EPERM";
   }
 }
