@@ -40,6 +40,7 @@ const pureFiles = new Set([
   "client/src/subscription-machine.ts",
   "event-log/src/encode-append.ts",
   "event-log/src/log-commit.ts",
+  "event-log/src/queue-rate.ts",
   "event-log/src/verdict-of.ts",
 ]);
 const pureLibraries = new Set(["valibot", "@standard-schema/spec", "@millrace/schemas"]);

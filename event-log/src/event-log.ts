@@ -10,6 +10,7 @@
 import type { RunCondition, WorkflowEvent } from "@millrace/schemas";
 import type { BlobStore } from "./blob-store.ts";
 import type { LeaseStore } from "./lease-store.ts";
+import type { TaskQueues } from "./task-queues.ts";
 
 /**
  * What must be the run's last commit for an append to be accepted: a sequence; `"new"`, no run with this id under
@@ -138,6 +139,8 @@ export interface EventLog {
   readonly namespace: string;
   /** Payloads that are too large for a commit. */
   readonly blobs: BlobStore;
+  /** Queues of tasks for workers; made in the broker on first use. */
+  readonly tasks: TaskQueues;
 
   /**
    * Appends one commit. Idempotent by commit id. Rejects with `conflict` (details `{expected, actual}`),

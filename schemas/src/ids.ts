@@ -31,6 +31,11 @@ export function assertNamespace(value: unknown): asserts value is string {
   assertToken("Namespace", value, limits.namespaceChars);
 }
 
+/** `[A-Za-z0-9_-]{1,64}`; else `invalid_id`. A task queue is a subject token. */
+export function assertQueueName(value: unknown): asserts value is string {
+  assertToken("Queue", value, limits.queueNameChars);
+}
+
 /** A step within a run: its name and which time that name is asked for, from 1. */
 export interface StepRef {
   readonly name: string;

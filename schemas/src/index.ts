@@ -82,6 +82,7 @@ export {
 } from "./http.ts";
 export {
   assertNamespace,
+  assertQueueName,
   assertWorkflowId,
   assertWorkflowType,
   blobKey,
@@ -143,8 +144,15 @@ export {
   announceSubject,
   anyTypeSubject,
   blobSubject,
+  deadSubject,
   logNames,
   parseRunSubject,
+  permitSubject,
   runSubject,
+  taskNames,
+  taskPriorities,
+  taskSubject,
   type LogNames,
+  type TaskNames,
+  type TaskPriority,
 } from "./subjects.ts";

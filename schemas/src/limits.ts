@@ -12,6 +12,20 @@ export const limits = {
   stepNameChars: 128,
   /** Occurrences of one step name within a run. */
   stepOccurrences: 100_000,
+  /** Characters of a task queue's name. */
+  queueNameChars: 64,
+  /** Characters of what a task worker calls itself; longer ones are cut. */
+  workerNameChars: 128,
+  /** Bytes of a heartbeat's details as JSON. */
+  heartbeatBytes: 65_536,
+  /** Tasks of one queue that may run at the same time, when a limit is set. One permit is stored for each. */
+  queueConcurrency: 1_000,
+  /** Tasks that one poll may take. */
+  pollTasks: 100,
+  /** Milliseconds that a poll may wait. */
+  pollWaitMs: 60_000,
+  /** Polls that wait at one server. */
+  waitingPolls: 10_000,
   /** Bytes of an HTTP request body. */
   httpBodyBytes: 1_048_576,
   /** Arrays and objects within each other in a request body: far deeper ones overflow the stack when written again. */

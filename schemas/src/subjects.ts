@@ -55,3 +55,52 @@ export function parseRunSubject(subject: string): { type: string; workflowId: st
   if (prefix !== "mr" || tokens.length !== 5 || type === undefined || workflowId === undefined) return null;
   return { type, workflowId };
 }
+
+/** Task priorities, highest first. */
+export const taskPriorities = [2, 1, 0] as const;
+export type TaskPriority = (typeof taskPriorities)[number];
+
+/** Names in the broker for the task queues of one namespace. Queue names must have been checked. */
+export interface TaskNames {
+  /** Work-queue stream: tasks that are not done yet. */
+  readonly stream: string;
+  readonly all: string;
+  /** A message for each task that may run at the same time, for queues with such a limit. */
+  readonly permitStream: string;
+  readonly permits: string;
+  /** Tasks that failed for good. */
+  readonly deadStream: string;
+  readonly dead: string;
+  /** Key-value buckets: limits of queues, and the last heartbeat of each task. */
+  readonly limitsBucket: string;
+  readonly heartbeatBucket: string;
+}
+
+export function taskNames(namespace: string): TaskNames {
+  assertNamespace(namespace);
+  return {
+    stream: `MILLRACE_${namespace}_TASKS`,
+    all: `mrt.${namespace}.>`,
+    permitStream: `MILLRACE_${namespace}_PERMITS`,
+    permits: `mrp.${namespace}.>`,
+    deadStream: `MILLRACE_${namespace}_DEAD`,
+    dead: `mrd.${namespace}.>`,
+    limitsBucket: `MILLRACE_${namespace}_QUEUES`,
+    heartbeatBucket: `MILLRACE_${namespace}_HEARTBEATS`,
+  };
+}
+
+/** `mrt.<ns>.<queue>.<priority>`. */
+export function taskSubject(namespace: string, queue: string, priority: TaskPriority): string {
+  return `mrt.${namespace}.${queue}.${priority}`;
+}
+
+/** `mrp.<ns>.<queue>.<n>`. */
+export function permitSubject(namespace: string, queue: string, permit: number | "*"): string {
+  return `mrp.${namespace}.${queue}.${permit}`;
+}
+
+/** `mrd.<ns>.<queue>.<token>`. */
+export function deadSubject(namespace: string, queue: string, token: string): string {
+  return `mrd.${namespace}.${queue}.${token}`;
+}

@@ -18,6 +18,7 @@ import type {
   LogStatus,
   RegisteredType,
   StoredCommit,
+  TaskQueues,
 } from "@millrace/event-log";
 import type { Payloads } from "./payloads.ts";
 
@@ -37,6 +38,10 @@ export class SealedLog implements EventLog {
 
   get blobs(): BlobStore {
     return this.stored.blobs;
+  }
+
+  get tasks(): TaskQueues {
+    return this.stored.tasks;
   }
 
   /** As the log's, and with `payload_too_large` for one payload, or what the codec rejects with. */

@@ -5,6 +5,8 @@ export interface OpenOptions {
   readonly appendTimeoutMs?: number;
   /** Time for all attempts of one append, in milliseconds. Default 30,000. */
   readonly appendBudgetMs?: number;
+  /** Default 30,000. */
+  readonly taskLeaseMs?: number;
 }
 
 /** What can go wrong with one append on its way. */

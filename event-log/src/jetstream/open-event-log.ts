@@ -31,6 +31,8 @@ export interface EventLogOptions {
   readonly replicas?: number;
   /** Size limit of the log when it is made here, in bytes; -1 is none. Default -1. */
   readonly bytesMax?: number;
+  /** How long a taken task is left alone without a word, in milliseconds, when its queue is made here. Default 30,000. */
+  readonly taskLeaseMs?: number;
   /** Name of the connection in the broker's monitoring. Default `millrace`. */
   readonly name?: string;
 }
@@ -87,6 +89,7 @@ export async function openEventLog(options: EventLogOptions): Promise<EventLog> 
       queuedMax: options.queuedMax ?? 16_384,
       appendTimeoutMs: options.appendTimeoutMs ?? 5_000,
       appendBudgetMs: options.appendBudgetMs ?? 30_000,
+      taskLeaseMs: options.taskLeaseMs ?? 30_000,
     });
   } catch (error) {
     await connection.close();

@@ -55,7 +55,8 @@ export function createMemoryHarness(serverOptions: MemoryServerOptions = {}): Ev
   return {
     async open(namespace, options = {}) {
       namespaces.add(namespace);
-      const log = createMemoryLog({ namespace, server, appendBudgetMs: options.appendBudgetMs ?? 30_000 });
+      const { appendBudgetMs = 30_000, taskLeaseMs = 30_000 } = options;
+      const log = createMemoryLog({ namespace, server, appendBudgetMs, taskLeaseMs });
       opened.push(log);
       return log;
     },

@@ -26,6 +26,7 @@ import { createMemoryBlobs } from "./memory-blobs.ts";
 import { followMemory, type MemoryFollower } from "./memory-follower.ts";
 import { createMemoryLeases } from "./memory-leases.ts";
 import { createMemoryServer, type MemoryServer } from "./memory-server.ts";
+import { createMemoryTaskQueues } from "./memory-task-queues.ts";
 
 export interface MemoryLogOptions {
   /** Default `default`. */
@@ -38,6 +39,8 @@ export interface MemoryLogOptions {
   readonly generation?: string;
   /** Time for all attempts of one append, in milliseconds. Default 30,000. */
   readonly appendBudgetMs?: number;
+  /** How long a taken task is left alone without a word, in milliseconds. Default 30,000. */
+  readonly taskLeaseMs?: number;
 }
 
 /**
@@ -55,6 +58,7 @@ export function createMemoryLog(options: MemoryLogOptions = {}): EventLog {
     options.server ?? createMemoryServer(options.clock === undefined ? {} : { clock: options.clock });
   const generation = options.generation ?? "";
   const budgetMs = options.appendBudgetMs ?? 30_000;
+  const tasks = createMemoryTaskQueues(server, namespace, options.taskLeaseMs ?? 30_000);
   const stream = () => server.stream(namespace);
   const { created } = stream();
 
@@ -80,6 +84,7 @@ export function createMemoryLog(options: MemoryLogOptions = {}): EventLog {
     else setStatus(stream().created === created ? "connected" : "recreated");
     for (const follower of [...followers]) follower.connectionChanged();
     leases.connectionChanged();
+    tasks.connectionChanged(connected);
   });
   const leases = createMemoryLeases(server, namespace);
 
@@ -173,6 +178,7 @@ export function createMemoryLog(options: MemoryLogOptions = {}): EventLog {
   return {
     namespace,
     blobs: createMemoryBlobs(server, namespace),
+    tasks,
     async append(request: AppendRequest) {
       requireOpen();
       requireSame();
@@ -274,6 +280,7 @@ export function createMemoryLog(options: MemoryLogOptions = {}): EventLog {
       setStatus("closed");
       closing.abort();
       leases.close();
+      tasks.close();
       offConnected();
       stream().topics.delete(onTopic);
       await Promise.all([...followers].map((follower) => follower.stop()));

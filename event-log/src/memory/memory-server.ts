@@ -14,6 +14,7 @@ import { defaultShardCount, limits, type RunCondition } from "@millrace/schemas"
 import type { CommitHead, RegisteredType } from "../event-log.ts";
 import { MemoryKeys } from "./memory-leases.ts";
 import type { Expectation } from "../settle-append.ts";
+import { createMemoryTaskStore, type MemoryTaskStore } from "./memory-task-store.ts";
 
 export interface MemoryEntry {
   readonly head: CommitHead;
@@ -62,7 +63,7 @@ export interface MemoryServer {
   recreate(namespace: string): void;
 }
 
-/** One namespace's log. Read-only to connections, but for `types` and `topics`. */
+/** One namespace's log. Read-only to connections, but for `types`, `tasks` and `topics`. */
 export interface MemoryStream {
   readonly created: string;
   readonly shardCount: number;
@@ -71,6 +72,7 @@ export interface MemoryStream {
   /** Sequences of the commits of each id, rising. */
   readonly byId: ReadonlyMap<string, readonly number[]>;
   readonly types: Map<string, RegisteredType>;
+  readonly tasks: MemoryTaskStore;
   readonly topics: Set<(topic: string, value: number) => void>;
   /** Payloads that were too large for the log, by key, oldest first. */
   readonly blobs: Map<string, MemoryBlob>;
@@ -113,6 +115,7 @@ export function createMemoryServer(options: MemoryServerOptions = {}): MemorySer
       entries: [],
       byId: new Map(),
       types: new Map(),
+      tasks: createMemoryTaskStore(),
       topics: new Set(),
       blobs: new Map(),
       stored: new Set(),
