@@ -1,88 +1,123 @@
 /**
  * One activation of workflow code: the user's function, running, and what it has asked for.
  *
- * Owns: the code's promises and the order in which completions reach it. Does not own: the log, the execution of
- * steps, time. It is the same for a live run and for a replay, which is why a replay cannot differ.
+ * Owns: the code's promises and the order in which events reach it. Does not own: the log, the execution of steps,
+ * time, what `ctx` looks like (`workflow-context.ts`). It is the same for a live run and for a replay, which is why a
+ * replay cannot differ.
  *
- * A1 Completions reach the code one at a time; all microtasks have run before the next one.
+ * A1 Events reach the code one at a time; all microtasks have run before the next one.
  * A2 What the code decides is collected in order; a recorded decision must be the next one that the code takes.
- * A3 A recorded step outcome that the code is not waiting for is a `NonDeterminismError`.
+ * A3 A recorded outcome that the code is not waiting for is a `NonDeterminismError`.
  * A4 Code that acts outside of a turn, or that waits for nothing of ours, is a `non_deterministic_call`.
  *
  * Tested by `activation.test.ts` and, against an oracle, by `run.sim.test.ts`.
  */
-import { createHash } from "node:crypto";
 import {
-  limits,
+  isMillraceError,
   MillraceError,
-  parseStepRef,
   stepKey,
+  type AttributeValue,
   type EventData,
   type WorkflowEvent,
 } from "@millrace/schemas";
-import type { StepContext, StepOptions, WorkflowContext } from "./context.ts";
-import type { AnyWorkflowDefinition } from "./definition.ts";
+import { asStored } from "./as-stored.ts";
+import { signalIssue, type AnyWorkflowDefinition } from "./definition.ts";
 import {
   CancelledError,
+  ChildFailedError,
   isProgramError,
   NonDeterminismError,
   StepFailedError,
   toErrorInfo,
 } from "./failures.ts";
+import { identityOf } from "./core/event-identity.ts";
+import { requestKey, type Request, type StepRequest, type WaitRequest } from "./requests.ts";
+import { Scope } from "./scope.ts";
+import { ContinueAsNew, createContext } from "./workflow-context.ts";
 
 /** Refusals in a row: far more than a clean-up has steps, few enough to stop a loop at once. */
 const refusedMax = 1_000;
-
-/** A step that the code waits for. */
-export interface StepRequest {
-  readonly key: string;
-  readonly name: string;
-  readonly occurrence: number;
-  readonly fn: (step: StepContext) => unknown;
-  readonly options: StepOptions;
-  readonly resolve: (output: unknown) => void;
-  readonly reject: (error: Error) => void;
-}
+/** Conditions that become true one through the other within one event; more is a loop. */
+const conditionRoundsMax = 1_000;
 
 export interface ActivationInput {
   readonly definition: AnyWorkflowDefinition;
   readonly workflowId: string;
   /** Parsed by the definition's schema. */
   readonly input: unknown;
-  /** Commit id of the run's first commit: where `random` and `uuid` come from. */
+  readonly start: EventData<"WorkflowStarted">;
+  /** Counts how often the run was continued as new or reset, from 1. */
+  readonly run: number;
+  /** Where `random` and `uuid` come from: the same for every activation of this run number. */
   readonly seed: string;
   /** What `ctx.now()` answered so far, as recorded. */
   readonly recordedNow: readonly number[];
+  /** Patches that the history has. */
+  readonly recordedPatches: readonly string[];
   readonly now: () => number;
   /** The code acted outside of a turn. */
   readonly onStray: (error: Error) => void;
 }
 
+export interface UpdateHandler {
+  readonly handle: (input: unknown) => unknown;
+  readonly validate: ((input: unknown) => void) | null;
+}
+
+interface Compensation {
+  readonly name: string;
+  readonly occurrence: number;
+  readonly fn: StepRequest["fn"];
+  readonly options: StepRequest["options"];
+}
+
+/** More patient than a step: what is not undone is left to a person. */
+const compensationRetry = { maxAttempts: 10 };
+
 export class Activation {
-  readonly pending = new Map<string, StepRequest>();
-  readonly #what: ActivationInput;
-  /** Made on first use: most code never looks at its signal. */
-  #cancel: AbortController | null = null;
+  /** What the code waits for, in the order in which it asked. */
+  readonly pending = new Map<string, Request>();
+  readonly what: ActivationInput;
+  readonly root = new Scope(null, false);
+  readonly queries = new Map<string, (input: unknown) => unknown>();
+  readonly updates = new Map<string, UpdateHandler>();
+  readonly compensations: Compensation[] = [];
+  /** Requests by the promise that `ctx` gave for them: what `ctx.race` may cancel. */
+  readonly promises = new WeakMap<Promise<unknown>, Request>();
+  readonly attributes: Map<string, AttributeValue>;
+  /** True while events are brought behind which the history has decisions of the code. */
+  replaying = false;
   readonly #occurrences = new Map<string, number>();
-  #cancelled: CancelledError | null = null;
+  /** Signals that no wait has taken, by name, oldest first. */
+  readonly #signals = new Map<string, EventData<"SignalReceived">[]>();
+  readonly #signalIds = new Set<string>();
+  readonly #updateIds = new Set<string>();
+  readonly #patches = new Map<string, boolean>();
   #decided: WorkflowEvent[] = [];
-  #requested: StepRequest[] = [];
-  #nowCalls = 0;
-  /** Steps that were refused at once, one after the other. */
+  #requested: Request[] = [];
+  #eventCount = 0;
+  /** Calls that were refused at once, one after the other. */
   #refused = 0;
-  #derived = 0;
+  #cancelledAny = false;
   #inTurn = false;
+  #reading = false;
   #finished = false;
   /** An error that fails the turn, not the run. */
   #turnError: Error | null = null;
 
   constructor(what: ActivationInput) {
-    this.#what = what;
+    this.what = what;
+    this.attributes = new Map(Object.entries(what.start.attributes ?? {}));
   }
 
-  /** True once the function has returned or thrown: nothing more reaches it. */
+  /** True once the run number is over for the code: nothing more reaches it. */
   get finished(): boolean {
     return this.#finished;
+  }
+
+  /** Events that were brought and decisions that were taken: the same in a replay. */
+  get eventCount(): number {
+    return this.#eventCount;
   }
 
   /** What the code decided since the last call: to be appended behind what was delivered. */
@@ -92,11 +127,18 @@ export class Activation {
     return decided;
   }
 
-  /** Steps asked for since the last call. */
-  takeRequested(): StepRequest[] {
+  /** What was asked for since the last call. */
+  takeRequested(): Request[] {
     const requested = this.#requested;
     this.#requested = [];
     return requested;
+  }
+
+  /** Whether anything was cancelled since the last call: what runs for it is to be told. */
+  takeCancelled(): boolean {
+    const cancelled = this.#cancelledAny;
+    this.#cancelledAny = false;
+    return cancelled;
   }
 
   /** Brings one event, recorded or new, to the code and lets it run until it waits again. */
@@ -104,40 +146,87 @@ export class Activation {
     switch (event.type) {
       case "WorkflowStarted":
         return this.#turn(() => this.#begin());
-      case "StepCompleted": {
+      case "StepCompleted":
+      case "CompensationCompleted": {
         const request = this.#expect(event, sequence);
         if (request === null) return;
-        this.pending.delete(request.key);
-        return this.#turn(() => request.resolve(event.data.output ?? null));
+        return this.#settle(request, () => request.resolve(event.data.output ?? null));
       }
       case "StepFailed":
+      case "CompensationFailed":
       case "StepTimedOut": {
         const request = this.#expect(event, sequence);
         if (request === null) return;
-        this.pending.delete(request.key);
         const error = new StepFailedError(event.data, event.type === "StepTimedOut");
-        return this.#turn(() => request.reject(error));
+        return this.#settle(request, () => request.reject(error));
       }
       case "StepStarted":
-      case "StepRetryScheduled":
+      case "StepRetryScheduled": {
+        const request = this.#expect(event, sequence);
+        if (request !== null) request.recorded = true;
+        return;
+      }
+      case "StepScheduled": {
+        // The first attempt is what the code decided, later ones what its policy did.
+        if (event.data.attempt === 1) return this.#match(event, sequence);
         this.#expect(event, sequence);
         return;
-      case "WorkflowCancelRequested": {
-        if (this.#finished || this.#cancelled !== null) return;
-        const error = new CancelledError(event.data.reason ?? null);
-        this.#cancelled = error;
-        return this.#turn(() => {
-          this.#cancel?.abort(error);
-          for (const request of this.pending.values()) request.reject(error);
-          this.pending.clear();
+      }
+      case "TimerFired": {
+        const request = this.#expectKey(requestKey.timer(event.data.timer), event, sequence);
+        if (request === null) return;
+        return this.#settle(request, () => request.resolve(undefined));
+      }
+      case "WaitTimedOut": {
+        const request = this.#expectKey(requestKey.wait(event.data.wait), event, sequence);
+        if (request?.kind !== "wait") return;
+        return this.#settle(request, () => request.resolve(request.until === null ? undefined : false));
+      }
+      case "ChildWorkflowClosed": {
+        const request = this.pending.get(requestKey.child(event.data.child));
+        // A child outlives the interest in it: what the code cancelled may close later.
+        if (request === undefined) return;
+        return this.#settle(request, () => {
+          if (event.data.status === "completed") request.resolve(event.data.output ?? null);
+          else request.reject(new ChildFailedError(event.data));
         });
       }
+      case "SignalReceived":
+        return this.#signal(event.data);
+      case "UpdateAccepted":
+        return this.#update(event.data);
+      case "WorkflowCancelRequested": {
+        if (this.#finished || this.root.cancelled !== null) return;
+        const error = new CancelledError(event.data.reason ?? null);
+        return this.#turn(() => this.cancelScope(this.root, error));
+      }
+      case "WorkflowPaused":
+      case "WorkflowResumed":
+      case "WorkflowMigrated":
       case "WorkflowTurnFailed":
       case "WorkflowTerminated":
-      default:
+      case "WorkflowTimedOut":
+      case "WorkflowForked":
+      case "WorkflowReset":
+      case "HistoryCopied":
+      case "HistoryLimitApproached":
         return;
       case "ProgressReported":
+      case "AttributesUpserted":
+      case "PatchRecorded":
       case "SideEffectRecorded":
+      case "TimerStarted":
+      case "TimerCancelled":
+      case "WaitStarted":
+      case "WaitSatisfied":
+      case "WaitCancelled":
+      case "StepCancelled":
+      case "ChildWorkflowStarted":
+      case "ChildWorkflowCancelRequested":
+      case "UpdateCompleted":
+      case "CompensationRegistered":
+      case "CompensationStarted":
+      case "WorkflowContinuedAsNew":
       case "WorkflowCompleted":
       case "WorkflowFailed":
       case "WorkflowCancelled":
@@ -145,240 +234,442 @@ export class Activation {
     }
   }
 
+  /** Answers a query from the code's variables. `query_unknown`, `query_failed`. Changes nothing. */
+  query(name: string, input: unknown): unknown {
+    const handler = this.queries.get(name);
+    if (handler === undefined) throw this.#unknown("query", name, [...this.queries.keys()]);
+    try {
+      return asStored(
+        this.#read(() => handler(input)),
+        `answer to query ${name}`,
+      );
+    } catch (cause) {
+      if (isMillraceError(cause)) throw cause;
+      const { message } = toErrorInfo(cause);
+      throw new MillraceError("query_failed", `Query ${name} of ${this.what.workflowId} failed: ${message}`, {
+        cause,
+      });
+    }
+  }
+
+  /** Whether an update may be taken in now. Throws `update_unknown` or `update_refused`. Changes nothing. */
+  validateUpdate(name: string, input: unknown): void {
+    const handler = this.updates.get(name);
+    if (handler === undefined) throw this.#unknown("update", name, [...this.updates.keys()]);
+    if (this.#finished || handler.validate === null) return;
+    try {
+      this.#read(() => handler.validate?.(input));
+    } catch (cause) {
+      if (isMillraceError(cause)) throw cause;
+      const { message } = toErrorInfo(cause);
+      throw new MillraceError(
+        "update_refused",
+        `Update ${name} of ${this.what.workflowId} refused: ${message}`,
+        {
+          cause,
+        },
+      );
+    }
+  }
+
+  /** Code of the user that only reads: a `ctx` call in it throws, and fails no turn. */
+  #read(read: () => unknown): unknown {
+    this.#reading = true;
+    try {
+      return read();
+    } finally {
+      this.#reading = false;
+    }
+  }
+
+  #unknown(kind: "query" | "update", name: string, known: readonly string[]): MillraceError {
+    const { workflowId, definition } = this.what;
+    const has = known.length === 0 ? "none" : known.join(", ");
+    return new MillraceError(
+      kind === "query" ? "query_unknown" : "update_unknown",
+      `The code of ${workflowId} (${definition.type}, version ${definition.version}) has no ${kind} ` +
+        `${JSON.stringify(name)}; it has ${has}. Check the name, or wait until the code has set it.`,
+      { details: { name, known } },
+    );
+  }
+
+  async #settle(request: Request, act: () => void): Promise<void> {
+    this.pending.delete(request.key);
+    return this.#turn(act);
+  }
+
   async #turn(act: () => void): Promise<void> {
+    this.#eventCount++;
     if (this.#finished) return;
     this.#inTurn = true;
     act();
     await microtasksDrained();
+    await this.#askConditions();
     this.#inTurn = false;
     if (this.#turnError !== null) throw this.#turnError;
     if (!this.#finished && this.pending.size === 0) {
       throw new MillraceError(
         "non_deterministic_call",
-        `Workflow code of ${this.#what.workflowId} waits for something that is not a ctx call, so nothing in the log ` +
+        `Workflow code of ${this.what.workflowId} waits for something that is not a ctx call, so nothing in the log ` +
           "can ever wake it. Move the wait (fetch, a timer, a file) into ctx.step.",
       );
     }
   }
 
+  /** `waitUntil`: what one condition sets off may make another one true. */
+  async #askConditions(): Promise<void> {
+    for (let rounds = 0; this.#waits.size > 0 && !this.#finished && this.#turnError === null; rounds++) {
+      const satisfied = [...this.#waits].find((wait) => this.#holds(wait));
+      if (satisfied === undefined) return;
+      if (rounds === conditionRoundsMax) {
+        this.#turnError ??= new MillraceError(
+          "non_deterministic_call",
+          `Conditions of ${this.what.workflowId} made each other true ${rounds} times within one event. ` +
+            "Let each turn of the loop wait for a step, a timer or a signal.",
+        );
+        return;
+      }
+      this.pending.delete(satisfied.key);
+      this.#waits.delete(satisfied);
+      this.decide({ type: "WaitSatisfied", data: { wait: satisfied.wait } });
+      satisfied.resolve(true);
+      await microtasksDrained();
+    }
+  }
+
+  /** Waits for conditions, so that a run without one does not look through all that is pending after each event. */
+  readonly #waits = new Set<WaitRequest>();
+
+  #holds(wait: WaitRequest): boolean {
+    if (this.pending.get(wait.key) !== wait) {
+      this.#waits.delete(wait);
+      return false;
+    }
+    try {
+      return this.#read(() => wait.until?.()) === true;
+    } catch (error) {
+      this.pending.delete(wait.key);
+      this.#waits.delete(wait);
+      this.decide({ type: "WaitCancelled", data: { wait: wait.wait } });
+      wait.reject(error as Error);
+      return false;
+    }
+  }
+
   #begin(): void {
-    const { definition, input } = this.#what;
+    const { definition, input } = this.what;
     // `never` in AnyWorkflowDefinition's parameter: the definition's own schema has parsed this input.
-    const running = Promise.resolve().then(() => definition.run(this.#context(), input as never));
+    const running = Promise.resolve().then(() =>
+      definition.run(createContext(this, this.root), input as never),
+    );
     running.then(
       (output) =>
-        this.#finish(() => ({
-          type: "WorkflowCompleted",
-          data: { output: asStored(output, "output of the workflow") },
-        })),
-      (error: unknown) => this.#finish(() => this.#failure(error)),
+        this.#finish(() => [
+          {
+            type: "WorkflowCompleted",
+            data: { output: asStored(output, "output of the workflow") },
+          },
+        ]),
+      (error: unknown) => this.#fail(error),
     );
   }
 
-  #finish(outcome: () => WorkflowEvent): void {
-    if (this.#finished || !this.#mayAct("finish")) return;
-    let event: WorkflowEvent;
+  /** Undoes what is registered, last in first out, then ends the run with the reason. */
+  #fail(reason: unknown): void {
+    if (reason instanceof ContinueAsNew) return this.#finish(() => this.#continuation(reason));
+    if (this.compensations.length === 0 || failsTurn(reason))
+      return this.#finish(() => [this.#failure(reason)]);
+    if (this.#finished || !this.mayAct("finish")) return;
+    this.#compensate().then(
+      () => this.#finish(() => [this.#failure(reason)]),
+      (failure: unknown) => this.#finish(() => [this.#failure(failure)]),
+    );
+  }
+
+  async #compensate(): Promise<void> {
+    const shielded = new Scope(this.root, true);
+    for (let next = this.compensations.pop(); next !== undefined; next = this.compensations.pop()) {
+      const { name, occurrence, fn, options } = next;
+      const compensated = new Promise<unknown>((resolve, reject) => {
+        this.decide({ type: "CompensationStarted", data: { name, occurrence } });
+        this.request({
+          kind: "compensation",
+          key: stepKey(name, occurrence),
+          scope: shielded,
+          resolve,
+          reject,
+          recorded: true,
+          name,
+          occurrence,
+          fn,
+          options: { ...options, retry: { ...compensationRetry, ...options.retry } },
+        });
+      });
+      // One that failed for good stands in the history; the others still have to run.
+      await compensated.catch((error: unknown) => {
+        if (!isMillraceError(error)) throw error;
+      });
+    }
+  }
+
+  #finish(outcome: () => readonly WorkflowEvent[]): void {
+    if (this.#finished || !this.mayAct("finish")) return;
+    let events: readonly WorkflowEvent[];
     try {
-      event = outcome();
+      events = outcome();
     } catch (error) {
-      event = { type: "WorkflowFailed", data: { error: toErrorInfo(error) } };
+      events = [{ type: "WorkflowFailed", data: { error: toErrorInfo(error) } }];
     }
     if (this.#turnError !== null) return;
-    this.#decided.push(event);
+    for (const event of events) this.decide(event);
     this.#finished = true;
   }
 
   #failure(error: unknown): WorkflowEvent {
-    if (this.#cancelled !== null && error instanceof CancelledError) {
-      const { reason } = this.#cancelled;
-      return { type: "WorkflowCancelled", data: reason === null ? {} : { reason } };
+    const { cancelled } = this.root;
+    if (cancelled !== null && error instanceof CancelledError) {
+      return {
+        type: "WorkflowCancelled",
+        data: cancelled.reason === null ? {} : { reason: cancelled.reason },
+      };
     }
-    const turnFails =
-      isProgramError(error) ||
-      (error instanceof MillraceError &&
-        (error.code === "non_determinism" || error.code === "non_deterministic_call"));
-    if (turnFails) this.#turnError ??= error as Error;
+    if (failsTurn(error)) this.#turnError ??= error as Error;
     return { type: "WorkflowFailed", data: { error: toErrorInfo(error) } };
   }
 
+  /** The end of this run number, the start of the next one, and the signals that nobody took. */
+  #continuation({ input, version }: ContinueAsNew): WorkflowEvent[] {
+    const { start, run } = this.what;
+    const next: EventData<"WorkflowStarted"> = {
+      ...start,
+      version: version ?? start.version,
+      input: asStored(input, "input of the continued run"),
+      ...(this.attributes.size === 0 ? {} : { attributes: Object.fromEntries(this.attributes) }),
+    };
+    const kept = [...this.#signals.values()].flat();
+    return [
+      { type: "WorkflowContinuedAsNew", data: { run: run + 1 } },
+      { type: "WorkflowStarted", data: next },
+      ...kept.map((data): WorkflowEvent => ({ type: "SignalReceived", data })),
+    ];
+  }
+
+  async #signal(data: EventData<"SignalReceived">): Promise<void> {
+    if (data.id !== undefined) {
+      if (this.#signalIds.has(data.id)) return;
+      this.#signalIds.add(data.id);
+    }
+    // By the code's own schema, so that a replay by the same version ignores the same ones.
+    if (signalIssue(this.what.definition, data.name, data.payload ?? null) !== null) return;
+    for (const request of this.pending.values()) {
+      if (request.kind !== "wait" || request.signal !== data.name) continue;
+      return this.#settle(request, () => {
+        this.decide({ type: "WaitSatisfied", data: { wait: request.wait } });
+        request.resolve(data.payload ?? null);
+      });
+    }
+    const kept = this.#signals.get(data.name);
+    if (kept === undefined) this.#signals.set(data.name, [data]);
+    else kept.push(data);
+    this.#eventCount++;
+  }
+
+  /** The oldest signal of a name that nobody took; undefined for none. */
+  takeSignal(name: string): { readonly payload: unknown } | undefined {
+    const kept = this.#signals.get(name);
+    const data = kept?.shift();
+    if (kept?.length === 0) this.#signals.delete(name);
+    return data === undefined ? undefined : { payload: data.payload ?? null };
+  }
+
+  async #update({ id, name, input }: EventData<"UpdateAccepted">): Promise<void> {
+    if (this.#updateIds.has(id)) return;
+    this.#updateIds.add(id);
+    const handler = this.updates.get(name);
+    return this.#turn(() => {
+      Promise.resolve()
+        .then(() => {
+          if (handler === undefined) throw this.#unknown("update", name, [...this.updates.keys()]);
+          return handler.handle(input ?? null);
+        })
+        .then(
+          (output) => this.#answer(id, () => ({ id, output: asStored(output, `output of update ${name}`) })),
+          (error: unknown) => this.#answer(id, () => ({ id, error: this.#updateError(error) })),
+        );
+    });
+  }
+
+  #updateError(error: unknown): EventData<"UpdateCompleted">["error"] {
+    if (failsTurn(error) && !isMillraceError(error, "update_unknown")) this.#turnError ??= error as Error;
+    return toErrorInfo(error);
+  }
+
+  #answer(id: string, answer: () => EventData<"UpdateCompleted">): void {
+    if (this.#finished || !this.mayAct("the end of an update")) return;
+    let data: EventData<"UpdateCompleted">;
+    try {
+      data = answer();
+    } catch (error) {
+      data = { id, error: toErrorInfo(error) };
+    }
+    if (this.#turnError === null) this.decide({ type: "UpdateCompleted", data });
+  }
+
+  /** Ends what a scope waits for. Whatever the log knows of it is said to be over, too. */
+  cancelScope(scope: Scope, error: CancelledError): void {
+    scope.cancel(error);
+    for (const request of this.pending.values()) {
+      const { cancelled } = request.scope;
+      request.scope.abort();
+      if (cancelled !== null) this.cancelRequest(request, cancelled);
+    }
+    scope.abort();
+  }
+
+  cancelRequest(request: Request, error: Error): void {
+    if (!this.pending.delete(request.key)) return;
+    this.#cancelledAny = true;
+    switch (request.kind) {
+      case "timer":
+        this.decide({ type: "TimerCancelled", data: { timer: request.timer } });
+        break;
+      case "wait":
+        this.decide({ type: "WaitCancelled", data: { wait: request.wait } });
+        break;
+      case "child":
+        if (request.started.onClose !== "abandon")
+          this.decide({ type: "ChildWorkflowCancelRequested", data: { child: request.child } });
+        break;
+      case "task":
+      case "step":
+      case "compensation": {
+        const { name, occurrence } = request;
+        if (request.recorded) this.decide({ type: "StepCancelled", data: { name, occurrence } });
+        break;
+      }
+    }
+    request.reject(error);
+  }
+
   /** The request that a recorded or new step event is about; null when the code has finished without it. */
-  #expect(
-    event: Extract<WorkflowEvent, { data: { occurrence: number } }>,
-    sequence: number,
-  ): StepRequest | null {
-    const key = stepKey(event.data.name, event.data.occurrence);
+  #expect(event: Extract<WorkflowEvent, { data: { occurrence: number } }>, sequence: number): Request | null {
+    return this.#expectKey(stepKey(event.data.name, event.data.occurrence), event, sequence);
+  }
+
+  #expectKey(key: string, event: WorkflowEvent, sequence: number): Request | null {
     const request = this.pending.get(key);
     if (request !== undefined) return request;
     if (this.#finished) return null;
-    throw this.#diverged(event.type, sequence, key);
+    throw this.#diverged(event, sequence);
   }
 
   /** A2: in a replay the code has taken this decision already, and it is the oldest one not yet matched. */
   #match(event: WorkflowEvent, sequence: number): void {
     const next = this.#decided.shift();
-    if (next?.type !== event.type) throw this.#diverged(event.type, sequence);
+    if (next === undefined || next.type !== event.type || identityOf(next) !== identityOf(event))
+      throw this.#diverged(event, sequence, next);
+    // What was decided then is what holds: times and tokens are not computed again.
+    if (event.type === "TimerStarted") {
+      const request = this.pending.get(requestKey.timer(event.data.timer));
+      if (request?.kind === "timer") request.dueAt = event.data.dueAt;
+    } else if (event.type === "WaitStarted") {
+      const request = this.pending.get(requestKey.wait(event.data.wait));
+      if (request?.kind === "wait") request.dueAt = event.data.dueAt ?? null;
+    } else if (event.type === "StepScheduled") {
+      const request = this.pending.get(stepKey(event.data.name, event.data.occurrence));
+      if (request?.kind === "task") request.scheduled = event.data;
+    }
   }
 
-  #diverged(recorded: string, sequence: number, step?: string): NonDeterminismError {
-    const { workflowId, definition } = this.#what;
+  #diverged(recorded: WorkflowEvent, sequence: number, decided?: WorkflowEvent): NonDeterminismError {
+    const { workflowId, definition } = this.what;
     return new NonDeterminismError({
       workflowId,
       version: definition.version,
       sequence,
-      recorded,
-      ...(step === undefined ? {} : { step }),
+      recorded: recorded.type,
+      ...("occurrence" in recorded.data
+        ? { step: stepKey(recorded.data.name, recorded.data.occurrence) }
+        : identityOf(recorded) === ""
+          ? {}
+          : { subject: identityOf(recorded) }),
+      ...(decided === undefined ? {} : { decided: `${decided.type} ${identityOf(decided)}`.trimEnd() }),
     });
   }
 
   /** A4: false, and the turn is failed, when code acts after an await that is not ours. */
-  #mayAct(what: string): boolean {
+  mayAct(what: string): boolean {
+    if (this.#reading) {
+      throw new MillraceError(
+        "non_deterministic_call",
+        `Workflow code of ${this.what.workflowId} called ${what} in a query, a condition or a validation, which only ` +
+          "read. Call it in the workflow itself, or in an update's handler.",
+      );
+    }
     if (this.#inTurn) return true;
     const error = new MillraceError(
       "non_deterministic_call",
-      `Workflow code of ${this.#what.workflowId} called ${what} outside of a turn: it awaited something that is not a ` +
+      `Workflow code of ${this.what.workflowId} called ${what} outside of a turn: it awaited something that is not a ` +
         "ctx call. Move that wait into ctx.step.",
     );
     this.#turnError ??= error;
-    this.#what.onStray(error);
+    this.what.onStray(error);
     return false;
   }
 
-  #act(what: string): void {
-    if (!this.#mayAct(what)) throw this.#turnError as Error;
+  /** Throws when code acts outside of a turn. */
+  act(what: string): void {
+    if (!this.mayAct(what)) throw this.#turnError as Error;
   }
 
-  #decide(event: WorkflowEvent): void {
-    if (!this.#finished) this.#decided.push(event);
+  decide(event: WorkflowEvent): void {
+    if (this.#finished) return;
+    this.#decided.push(event);
+    this.#eventCount++;
   }
 
-  #context(): WorkflowContext {
-    const { workflowId, definition } = this.#what;
-    const signal = (): AbortSignal => this.#signal();
-    return {
-      workflowId,
-      type: definition.type,
-      version: definition.version,
-      get signal() {
-        return signal();
-      },
-      step: <T>(name: string, fn: (step: StepContext) => T | Promise<T>, options: StepOptions = {}) =>
-        this.#step(name, fn, options) as Promise<T>,
-      progress: (progress) => {
-        if (!this.#mayAct("ctx.progress")) return;
-        const { current, total, message } = progress;
-        const data: EventData<"ProgressReported"> = {
-          ...(Number.isFinite(current) ? { current } : {}),
-          ...(Number.isFinite(total) ? { total } : {}),
-          ...(message === undefined ? {} : { message: message.slice(0, limits.messageChars) }),
-        };
-        this.#decide({ type: "ProgressReported", data });
-      },
-      now: () => {
-        this.#act("ctx.now");
-        const index = ++this.#nowCalls;
-        const value = this.#what.recordedNow[index - 1] ?? this.#what.now();
-        this.#decide({ type: "SideEffectRecorded", data: { kind: "now", index, value } });
-        return value;
-      },
-      random: () => {
-        this.#act("ctx.random");
-        // 48 bits: what a double holds exactly, with room.
-        return this.#derive().readUIntBE(0, 6) / 2 ** 48;
-      },
-      uuid: () => {
-        this.#act("ctx.uuid");
-        const bytes = this.#derive();
-        // Version 4 and variant bits: RFC 9562, section 5.4.
-        bytes[6] = ((bytes[6] ?? 0) & 0x0f) | 0x40;
-        bytes[8] = ((bytes[8] ?? 0) & 0x3f) | 0x80;
-        const hex = bytes.toString("hex");
-        return `${hex.slice(0, 8)}-${hex.slice(8, 12)}-${hex.slice(12, 16)}-${hex.slice(16, 20)}-${hex.slice(20, 32)}`;
-      },
-    };
+  request(request: Request): void {
+    this.#refused = 0;
+    this.pending.set(request.key, request);
+    this.#requested.push(request);
+    if (request.kind === "wait" && request.until !== null) this.#waits.add(request);
   }
 
-  #signal(): AbortSignal {
-    this.#cancel ??= new AbortController();
-    if (this.#cancelled !== null) this.#cancel.abort(this.#cancelled);
-    return this.#cancel.signal;
+  /** Which time this name is asked for, from 1. Steps, tasks and compensations share their names. */
+  occurrenceOf(kind: string, name: string): number {
+    const key = `${kind}\u0000${name}`;
+    const occurrence = (this.#occurrences.get(key) ?? 0) + 1;
+    this.#occurrences.set(key, occurrence);
+    return occurrence;
   }
 
-  /** Code that catches each refusal and asks again would never give the process back. */
-  #endLoop(name: string): Promise<never> {
+  patched(id: string): boolean {
+    const known = this.#patches.get(id);
+    if (known !== undefined) return known;
+    const answer = this.what.recordedPatches.includes(id) || !this.replaying;
+    this.#patches.set(id, answer);
+    if (answer) this.decide({ type: "PatchRecorded", data: { patch: id } });
+    return answer;
+  }
+
+  /** Code that catches each refusal and asks again would never give the process back: true when it must be stopped. */
+  isRefusalLoop(name: string): boolean {
+    if (++this.#refused <= refusedMax) return false;
     this.#turnError ??= new MillraceError(
       "non_deterministic_call",
-      `Workflow code of ${this.#what.workflowId} asked ${this.#refused} times in a row for a step (${name}) that was ` +
+      `Workflow code of ${this.what.workflowId} asked ${this.#refused} times in a row for a step (${name}) that was ` +
         "refused at once. After a cancel, let the CancelledError pass.",
     );
-    return neverSettles();
-  }
-
-  #derive(): Buffer {
-    return createHash("sha256").update(`${this.#what.seed}/${++this.#derived}`).digest();
-  }
-
-  #step(name: string, fn: (step: StepContext) => unknown, options: StepOptions): Promise<unknown> {
-    // The turn has failed. A rejection that nobody awaits would end the process, and all other runs with it.
-    if (!this.#mayAct(`ctx.step(${JSON.stringify(name)})`)) return neverSettles();
-    const occurrence = (this.#occurrences.get(name) ?? 0) + 1;
-    this.#occurrences.set(name, occurrence);
-    const key = stepKey(name, occurrence);
-    const promise = new Promise<unknown>((resolve, reject) => {
-      assertStep(key, name, options);
-      if (this.#cancelled !== null) throw this.#cancelled;
-      const request: StepRequest = { key, name, occurrence, fn, options, resolve, reject };
-      this.#refused = 0;
-      this.pending.set(key, request);
-      this.#requested.push(request);
-    });
-    // A step may fail or be cancelled before the code awaits it: its outcome is in the log, not an unhandled rejection.
-    promise.catch(() => undefined);
-    if (!this.pending.has(key) && ++this.#refused > refusedMax) return this.#endLoop(name);
-    return promise;
+    return true;
   }
 }
 
-/** A name or an option that no step can have. */
-function assertStep(key: string, name: string, { timeoutMs }: StepOptions): void {
-  parseStepRef(key);
-  if (name.includes("#")) {
-    throw new MillraceError(
-      "invalid_id",
-      `Step name ${JSON.stringify(name)} has a "#". Occurrences are counted for you.`,
-    );
-  }
-  if (timeoutMs !== undefined && !(Number.isFinite(timeoutMs) && timeoutMs >= 0)) {
-    throw new RangeError(
-      `Step ${key} has a time limit of ${timeoutMs} ms. Give a number of milliseconds, or leave it out.`,
-    );
-  }
-}
-
-function neverSettles(): Promise<never> {
-  return new Promise(() => undefined);
-}
-
-/**
- * A value as a reader of the log will see it: live code must not get more than a replay can give it.
- * `payload_too_large` beyond what one commit can hold beside its envelope.
- */
-export function asStored(value: unknown, what: string): unknown {
-  if (value === undefined || value === null || typeof value === "boolean") return value ?? null;
-  if (typeof value === "string" && value.length < 10_000) return value;
-  const text = JSON.stringify(value) as string | undefined;
-  if (text === undefined) {
-    throw new TypeError(`The ${what} is a ${typeof value}, which JSON cannot hold. Return plain data.`);
-  }
-  const limit = limits.commitBytes - 1_000;
-  const actual = text.length > limit / 3 ? Buffer.byteLength(text) : text.length;
-  if (actual > limit) {
-    throw new MillraceError(
-      "payload_too_large",
-      `The ${what} has ${actual} bytes of JSON, the limit is ${limit}. Store the data elsewhere and return a reference.`,
-      { details: { limit, actual } },
-    );
-  }
-  return JSON.parse(text) as unknown;
+function failsTurn(error: unknown): boolean {
+  return (
+    isProgramError(error) ||
+    (error instanceof MillraceError &&
+      (error.code === "non_determinism" || error.code === "non_deterministic_call"))
+  );
 }
 
 /** Resolves when no microtask is left: ticks queued from a microtask run only after the microtask queue is empty. */

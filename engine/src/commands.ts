@@ -13,6 +13,7 @@ import {
   initialRunState,
   isClosingEvent,
   isMillraceError,
+  isOutsideEvent,
   limits,
   MillraceError,
   parseStepRef,
@@ -86,12 +87,13 @@ export class Commands {
     const base = { commitId: newUlid(), workflowId: state.id, type: state.type, events };
     // A request to code commutes with whatever its worker is about to append, so it must not make that conflict twice.
     const request: AppendRequest =
-      events[0]?.type === "WorkflowCancelRequested" && state.driver === "code"
+      events.every(isOutsideEvent) && (state.driver === "code" || events[0]?.type === "SignalReceived")
         ? { ...base, expected: "any" }
         : {
             ...base,
             expected: state.sequence,
             condition: events.some(isClosingEvent) ? "closed" : "waiting",
+            ...(state.parent === null || state.parent === undefined ? {} : { parent: state.parent.id }),
           };
     const { sequence } = await this.#deps.log.append(request);
     if (request.expected === "any") this.#states.delete(state.id);

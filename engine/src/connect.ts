@@ -4,17 +4,28 @@ import {
   assertWorkflowId,
   assertWorkflowType,
   isClosed,
+  isClosingEvent,
   isMillraceError,
   MillraceError,
   parseStepRef,
+  type EventData,
   type Fleet,
   type RunState,
+  type WorkflowEvent,
 } from "@millrace/schemas";
-import { asStored } from "./activation.ts";
+import { asStored } from "./as-stored.ts";
+import { ask, type AskOptions } from "./questions.ts";
+import { childClosed } from "./run-table.ts";
 import { newUlid } from "./new-ulid.ts";
 import { Commands, createDriver, foldHistory } from "./commands.ts";
 import { sameJson } from "./core/decide.ts";
-import { parseInput, type AnyWorkflowDefinition, type WorkflowDefinition } from "./definition.ts";
+import {
+  parseInput,
+  signalIssue,
+  type AnyWorkflowDefinition,
+  type WorkflowDefinition,
+} from "./definition.ts";
+import type { Children, ParentRef, TaskQueues } from "./dispatcher.ts";
 import { systemClock, type Clock } from "./due-timers.ts";
 import { readFleet } from "./fleet/read-fleet.ts";
 import { silentLogger, type Logger } from "./logger.ts";
@@ -25,6 +36,7 @@ import type {
   Millrace,
   StartOptions,
   StartResult,
+  UpdateRequestOptions,
   WorkflowHandle,
 } from "./millrace.ts";
 import { Results } from "./results.ts";
@@ -98,7 +110,14 @@ class Connection implements Millrace {
 
   async worker(options: WorkerOptions): Promise<Worker> {
     const { log, logger, clock, random } = this.#deps;
-    const worker = await startWorker({ log, logger, clock, random, results: this.#results }, options);
+    const children: Omit<Children, "watchParent"> = {
+      start: (parent, started) => this.#startChild(parent, started),
+      requestCancel: (child, terminate, reason) => this.#cancelChild(child, terminate, reason),
+    };
+    const worker = await startWorker(
+      { log, logger, clock, random, results: this.#results, tasks: noTaskQueues, children },
+      options,
+    );
     if (this.#closing !== null) {
       await worker.drain({ deadlineMs: 0 });
       throw new MillraceError(
@@ -122,13 +141,14 @@ class Connection implements Millrace {
   ): Promise<WorkflowHandle<Output>> {
     const stored = storedInput(definition.type, input);
     await parseInput(definition, stored);
+    const { signal } = options;
+    if (signal !== undefined) assertSignal(definition, signal.name, signal.payload);
     const started = await this.#start(definition.type, stored, {
-      version: definition.version,
-      steps: definition.steps,
+      ...defaultsOf(definition),
       ...options,
       allowUnregistered: true,
     });
-    return started.handle as WorkflowHandle<Output>;
+    return this.#handle(started.handle.id, started.sequence, definition);
   }
 
   async startByType(type: string, input: unknown, options: StartOptions = {}): Promise<StartResult> {
@@ -137,7 +157,8 @@ class Connection implements Millrace {
     const definition = this.#definitions.get(type);
     if (definition !== undefined && options.driver !== "external") {
       await parseInput(definition, stored);
-      return this.#start(type, stored, { version: definition.version, steps: definition.steps, ...options });
+      if (options.signal !== undefined) assertSignal(definition, options.signal.name, options.signal.payload);
+      return this.#start(type, stored, { ...defaultsOf(definition), ...options });
     }
     return this.#start(type, stored, options);
   }
@@ -154,9 +175,38 @@ class Connection implements Millrace {
     return this.#handle(id);
   }
 
-  #handle<Output>(id: string, startedAt?: number): WorkflowHandle<Output> {
+  #handle<Output>(
+    id: string,
+    startedAt?: number,
+    definition?: AnyWorkflowDefinition,
+  ): WorkflowHandle<Output> {
+    const { log, clock } = this.#deps;
     return {
       id,
+      signal: async (name, payload, options = {}) => {
+        if (definition !== undefined) assertSignal(definition, name, payload);
+        const stored = asStored(payload, `payload of signal ${name}`);
+        parseStepRef(name);
+        const { sequence } = await this.#commands.execute(id, () => ({
+          kind: "signal",
+          name,
+          payload: stored,
+          ...options,
+        }));
+        return { sequence };
+      },
+      query: <Answer>(name: string, input?: unknown, options?: AskOptions) =>
+        ask(
+          log,
+          clock,
+          { kind: "query", id, name, input: asStored(input, `input of query ${name}`) },
+          options,
+        ) as Promise<Answer>,
+      update: async <Answer>(name: string, input?: unknown, options: UpdateRequestOptions = {}) => {
+        const { id: updateId = newUlid(), ...rest } = options;
+        const stored = asStored(input, `input of update ${name}`);
+        return (await ask(log, clock, { kind: "update", id, updateId, name, input: stored }, rest)) as Answer;
+      },
       result: (options = {}) => this.#results.wait(id, options.signal, startedAt) as Promise<Output>,
       cancel: async (reason = {}) => {
         const { sequence } = await this.#commands.execute(id, () => ({ kind: "cancel", ...reason }));
@@ -203,6 +253,19 @@ class Connection implements Millrace {
     const plan = options.steps ?? (driver === "code" ? registered?.plan : undefined) ?? [];
     for (const step of plan) parseStepRef(step);
     assertAttributes(options.attributes ?? {}, `Start of ${id}`);
+    const { timeoutMs, signal } = options;
+    if (timeoutMs !== undefined && !(Number.isFinite(timeoutMs) && timeoutMs > 0)) {
+      throw new MillraceError(
+        "invalid_request",
+        `Start of ${id} refused: timeoutMs is ${timeoutMs}. Give a number of milliseconds, or leave it out.`,
+      );
+    }
+    if (options.version === "") {
+      throw new MillraceError(
+        "invalid_request",
+        `Start of ${id} refused: the version is empty. Leave it out.`,
+      );
+    }
     const event = {
       type: "WorkflowStarted" as const,
       data: {
@@ -211,21 +274,93 @@ class Connection implements Millrace {
         driver,
         ...(plan.length === 0 ? {} : { plan: [...plan] }),
         ...(options.attributes === undefined ? {} : { attributes: { ...options.attributes } }),
+        ...(timeoutMs === undefined ? {} : { timeoutMs }),
       },
     };
+    const events: WorkflowEvent[] = [event];
+    if (signal !== undefined) {
+      parseStepRef(signal.name);
+      const payload = asStored(signal.payload, `payload of signal ${signal.name}`);
+      const signalId = signal.id === undefined ? {} : { id: signal.id };
+      events.push({ type: "SignalReceived", data: { name: signal.name, payload, ...signalId } });
+    }
     try {
       const { sequence } = await this.log.append({
         commitId: newUlid(),
         workflowId: id,
         type,
         expected: "new",
-        events: [event],
+        events,
         condition: driver === "code" ? "running" : "waiting",
       });
       return { handle: this.#handle(id, sequence), created: true, sequence };
     } catch (error) {
       if (!isMillraceError(error, "conflict")) throw error;
-      return this.#startedBefore(id, type, event.data, error);
+      const before = await this.#startedBefore(id, type, event.data, error);
+      // Signal-with-start: the run is there already, the signal is not. With an id of its own it comes once.
+      if (signal !== undefined)
+        await before.handle.signal(signal.name, signal.payload, {
+          ...(signal.id === undefined ? {} : { id: signal.id }),
+        });
+      return before;
+    }
+  }
+
+  /** Idempotent: after a crash the parent's next owner asks again. */
+  async #startChild(
+    parent: ParentRef,
+    started: EventData<"ChildWorkflowStarted">,
+  ): Promise<EventData<"ChildWorkflowClosed"> | null> {
+    const { child, type, input, onClose, version, plan, attributes, timeoutMs } = started;
+    const registered = this.log.registeredType(type);
+    const steps = plan ?? registered?.plan ?? [];
+    try {
+      await this.log.append({
+        commitId: newUlid(),
+        workflowId: child,
+        type,
+        expected: "new",
+        events: [
+          {
+            type: "WorkflowStarted",
+            data: {
+              version: version ?? registered?.version ?? "1",
+              input: input ?? null,
+              driver: "code",
+              ...(steps.length === 0 ? {} : { plan: [...steps] }),
+              ...(attributes === undefined ? {} : { attributes }),
+              ...(timeoutMs === undefined ? {} : { timeoutMs }),
+              parent: { id: parent.id, child, onClose },
+            },
+          },
+        ],
+        condition: "running",
+        parent: parent.id,
+      });
+      return null;
+    } catch (error) {
+      if (!isMillraceError(error, "conflict")) throw error;
+    }
+    const history = await this.log.load(child);
+    const state = foldHistory(history);
+    if (state?.parent?.id !== parent.id || state.type !== type) {
+      throw new MillraceError(
+        "workflow_exists",
+        `Child ${child} of ${parent.id} refused: a run with this id exists that is not its child. Give the child another id.`,
+      );
+    }
+    if (!isClosed(state.status)) return null;
+    const closing = history.flatMap(({ events }) => events).findLast(isClosingEvent);
+    return closing === undefined ? null : childClosed(child, closing);
+  }
+
+  /** A child that is over already is what was wanted. */
+  async #cancelChild(child: string, terminate: boolean, reason: string): Promise<void> {
+    try {
+      await this.#commands.execute(child, () => ({ kind: terminate ? "terminate" : "cancel", reason }));
+    } catch (error) {
+      if (!isMillraceError(error, "workflow_closed") && !isMillraceError(error, "workflow_not_found"))
+        throw error;
     }
   }
 
@@ -248,6 +383,32 @@ class Connection implements Millrace {
       { details: { difference, type: state.type, sequence: state.startedSequence } },
     );
   }
+}
+
+/** Until there are queues, a task can be put nowhere. */
+const noTaskQueues: TaskQueues = {
+  publish: (task) =>
+    Promise.reject(
+      new MillraceError(
+        "internal",
+        `Task ${task.name} of ${task.workflowId} cannot be put into queue ${task.queue}.`,
+      ),
+    ),
+  lastHeartbeatAt: () => Promise.resolve(null),
+};
+
+function defaultsOf({ version, steps, timeoutMs }: AnyWorkflowDefinition): StartOptions {
+  return { version, steps, ...(timeoutMs === null ? {} : { timeoutMs }) };
+}
+
+function assertSignal(definition: AnyWorkflowDefinition, name: string, payload: unknown): void {
+  const issue = signalIssue(definition, name, payload ?? null);
+  if (issue === null) return;
+  throw new MillraceError(
+    "invalid_input",
+    `Signal ${name} to workflow type ${definition.type} refused: ${issue}. Send a payload that fits its schema.`,
+    { details: { type: definition.type, signal: name } },
+  );
 }
 
 /** The input as the run will read it: what is checked at start must be what its code is given. */

@@ -11,6 +11,13 @@ export interface WorkflowOptions<Input> {
   readonly input?: StandardSchemaV1<unknown, Input>;
   /** Planned step names: gives `totalSteps` for progress. */
   readonly steps?: readonly string[];
+  /** Time limit of a run, milliseconds; it is closed as `timed_out` then. Default: none. */
+  readonly timeoutMs?: number;
+  /**
+   * What each signal carries: any Standard Schema that validates synchronously. A sender that has the definition is
+   * refused; a payload that does not fit and comes in another way is ignored by the run.
+   */
+  readonly signals?: Readonly<Record<string, StandardSchemaV1>>;
 }
 
 /** A workflow: its type, its version and its code. */
@@ -19,6 +26,9 @@ export interface WorkflowDefinition<Input = unknown, Output = unknown> {
   readonly version: string;
   readonly input: StandardSchemaV1<unknown, Input> | null;
   readonly steps: readonly string[];
+  /** Milliseconds; null: none. */
+  readonly timeoutMs: number | null;
+  readonly signals: Readonly<Record<string, StandardSchemaV1>>;
   readonly run: (ctx: WorkflowContext, input: Input) => Promise<Output>;
 }
 
@@ -44,13 +54,36 @@ export function defineWorkflow<Input = unknown, Output = unknown>(
 ): WorkflowDefinition<Input, Output> {
   assertWorkflowType(options.type);
   for (const step of options.steps ?? []) parseStepRef(step);
+  const { timeoutMs } = options;
+  if (timeoutMs !== undefined && !(Number.isFinite(timeoutMs) && timeoutMs > 0)) {
+    throw new RangeError(
+      `Workflow type ${options.type} has a time limit of ${timeoutMs} ms. Give a number of milliseconds, or leave it out.`,
+    );
+  }
   return {
     type: options.type,
     version: options.version ?? "1",
     input: options.input ?? null,
     steps: options.steps ?? [],
+    timeoutMs: timeoutMs ?? null,
+    signals: options.signals ?? {},
     run,
   };
+}
+
+/**
+ * What is wrong with a signal's payload for this definition; null when it fits, or when nothing is said of the signal.
+ */
+export function signalIssue(
+  definition: AnyWorkflowDefinition,
+  name: string,
+  payload: unknown,
+): string | null {
+  const schema = Object.hasOwn(definition.signals, name) ? definition.signals[name] : undefined;
+  if (schema === undefined) return null;
+  const result = schema["~standard"].validate(payload);
+  if (result instanceof Promise) return "its schema does not validate synchronously";
+  return result.issues === undefined ? null : issuesOf(result.issues).join("; ");
 }
 
 /** Checks an input against a definition's schema; `invalid_input` names the path. Gives the schema's output. */
@@ -58,15 +91,20 @@ export async function parseInput(definition: AnyWorkflowDefinition, input: unkno
   if (definition.input === null) return input;
   const result = await definition.input["~standard"].validate(input);
   if (result.issues === undefined) return result.value;
-  const shown = result.issues.slice(0, 3).map((issue) => {
-    const path = (issue.path ?? [])
-      .map((part) => String(typeof part === "object" ? part.key : part))
-      .join(".");
-    return path === "" ? issue.message : `${path}: ${issue.message}`;
-  });
+  const shown = issuesOf(result.issues);
   throw new MillraceError(
     "invalid_input",
     `Input of workflow type ${definition.type} refused: ${shown.join("; ")}. Send an input that fits its schema.`,
     { details: { type: definition.type, issues: shown } },
   );
+}
+
+/** The first few, with their paths. */
+function issuesOf(issues: readonly StandardSchemaV1.Issue[]): string[] {
+  return issues.slice(0, 3).map((issue) => {
+    const path = (issue.path ?? [])
+      .map((part) => String(typeof part === "object" ? part.key : part))
+      .join(".");
+    return path === "" ? issue.message : `${path}: ${issue.message}`;
+  });
 }

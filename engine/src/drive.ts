@@ -4,7 +4,7 @@
  * Owns: counting occurrences, waiting for the next attempt. Does not own: what is recorded (`commands.ts`).
  */
 import { isMillraceError, MillraceError, stepKey, type ErrorInfo } from "@millrace/schemas";
-import { asStored } from "./activation.ts";
+import { asStored } from "./as-stored.ts";
 import type { Clock } from "./due-timers.ts";
 import { NonRetryableError, StepFailedError, toErrorInfo } from "./failures.ts";
 import type { DrivenRun, DrivenStepOptions, Driver } from "./millrace.ts";

@@ -5,6 +5,7 @@
  * filled again from it).
  * I1 A callback is called at most once, never before its time, and not after `cancel`.
  * I2 However many timers are pending, the system has one.
+ * I3 A clock that is set forward is noticed within `clockCheckMs`; one that is set back delays what is due.
  */
 export interface Clock {
   /** Milliseconds since 1970. */
@@ -23,6 +24,9 @@ export const systemClock: Clock = {
 
 /** Longest delay in milliseconds that `setTimeout` takes without firing at once. */
 export const wakeDelayMaxMs = 2 ** 31 - 1;
+
+/** The system's timer does not follow a clock that is set; so often it is compared with it. */
+export const clockCheckMs = 10_000;
 
 /** Below this, cancelled entries are not worth a compaction. */
 const cancelledKeptMin = 1_024;
@@ -92,7 +96,7 @@ export class DueTimers {
       this.#disarm = () => undefined;
       return;
     }
-    const delayMs = Math.min(Math.max(0, at - this.#clock.now()), wakeDelayMaxMs);
+    const delayMs = Math.min(Math.max(0, at - this.#clock.now()), clockCheckMs);
     this.#disarm = this.#clock.wake(delayMs, () => this.#fire());
   }
 
@@ -140,4 +144,13 @@ export class DueTimers {
     }
     heap[index] = last;
   }
+}
+
+/** One wait on a clock, for what has no due time in the log. */
+export function wakeAfter(clock: Clock, delayMs: number): { readonly passed: Promise<void>; cancel(): void } {
+  let cancel = (): void => undefined;
+  const passed = new Promise<void>((resolve) => {
+    cancel = clock.wake(Math.min(delayMs, wakeDelayMaxMs), resolve);
+  });
+  return { passed, cancel: () => cancel() };
 }

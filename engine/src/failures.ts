@@ -33,6 +33,26 @@ export class StepFailedError extends MillraceError {
   }
 }
 
+/** What `ctx.child` rejects with when the child did not complete; `details` has child and status. */
+export class ChildFailedError extends MillraceError {
+  override readonly name: string = "ChildFailedError";
+  /** How the child closed; `refused`: it could not be started. */
+  readonly status: EventData<"ChildWorkflowClosed">["status"];
+  /** The child's error, as stored; null when it was cancelled or terminated. */
+  readonly error: ErrorInfo | null;
+
+  constructor(data: EventData<"ChildWorkflowClosed">) {
+    const why = data.error === undefined ? "" : `: ${data.error.message}`;
+    const how = data.status === "timed_out" ? "timed out" : data.status;
+    super("child_failed", `Child workflow ${data.child} ${how}${why}`, {
+      details: { child: data.child, status: data.status },
+      retryable: false,
+    });
+    this.status = data.status;
+    this.error = data.error ?? null;
+  }
+}
+
 /** What pending `ctx` calls reject with after a cancel request; let it pass to end the run as cancelled. */
 export class CancelledError extends MillraceError {
   override readonly name: string = "CancelledError";
@@ -52,8 +72,13 @@ export interface NonDeterminism {
   readonly workflowId: string;
   readonly version: string;
   readonly sequence: number;
+  /** Type of the recorded event. */
   readonly recorded: string;
   readonly step?: string;
+  /** Timer, wait, child or patch that the recorded event is about. */
+  readonly subject?: string;
+  /** What the code did at that point instead; absent: nothing. */
+  readonly decided?: string;
 }
 
 /** The history holds what the code did not ask for. Fails the turn, never the run: mend the code or pin the version. */
@@ -61,11 +86,13 @@ export class NonDeterminismError extends MillraceError {
   override readonly name: string = "NonDeterminismError";
 
   constructor(what: NonDeterminism) {
-    const subject = what.step === undefined ? what.recorded : `${what.recorded} of step ${what.step}`;
+    const about = what.step === undefined ? what.subject : `step ${what.step}`;
+    const subject = about === undefined ? what.recorded : `${what.recorded} of ${about}`;
+    const instead = what.decided === undefined ? "did not ask for it" : `asked for ${what.decided}`;
     super(
       "non_determinism",
       `Replay of ${what.workflowId} diverged: sequence ${what.sequence} recorded ${subject}, but the code of version ` +
-        `${what.version} did not ask for it. Deploy code that fits the history, or terminate the run.`,
+        `${what.version} ${instead}. Deploy code that fits the history, or terminate the run.`,
       { details: { ...what } },
     );
   }

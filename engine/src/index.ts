@@ -1,5 +1,14 @@
 export { connect, type ConnectOptions } from "./connect.ts";
-export type { StepContext, StepOptions, WorkflowContext } from "./context.ts";
+export type {
+  ScopeContext,
+  SleepOptions,
+  StepContext,
+  StepOptions,
+  TaskOptions,
+  UpdateOptions,
+  WaitOptions,
+  WorkflowContext,
+} from "./context.ts";
 export {
   defineWorkflow,
   type AnyWorkflowDefinition,
@@ -9,6 +18,7 @@ export {
 export { systemClock, type Clock } from "./due-timers.ts";
 export {
   CancelledError,
+  ChildFailedError,
   NonDeterminismError,
   NonRetryableError,
   RetryAfterError,
@@ -23,12 +33,16 @@ export type {
   Millrace,
   Mutation,
   OperatorReason,
+  SignalOptions,
   StartOptions,
   StartResult,
+  UpdateRequestOptions,
   WorkflowHandle,
 } from "./millrace.ts";
 export { aesGcmCodec, type AesGcmOptions } from "./payloads/aes-gcm-codec.ts";
 export type { EncodedPayload, PayloadCodec } from "./payloads/codec.ts";
 export { collectGarbage, type GarbageOptions, type GarbageReport } from "./payloads/collect-garbage.ts";
+export type { AskOptions } from "./questions.ts";
+export type { ChildOptions } from "./requests.ts";
 export type { RetryPolicy } from "./retry.ts";
 export type { DrainOptions, Worker, WorkerOptions, WorkerStats } from "./worker.ts";

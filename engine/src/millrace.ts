@@ -2,6 +2,7 @@
 import type { EventLog } from "@millrace/event-log";
 import type { Attributes, BeginOutcome, ErrorInfo, Fleet } from "@millrace/schemas";
 import type { WorkflowDefinition } from "./definition.ts";
+import type { AskOptions } from "./questions.ts";
 import type { Worker, WorkerOptions } from "./worker.ts";
 
 export interface StartOptions {
@@ -17,6 +18,22 @@ export interface StartOptions {
   readonly steps?: readonly string[];
   /** Accept a type that nobody has registered. Default false. */
   readonly allowUnregistered?: boolean;
+  /** Time limit of the run, milliseconds. Default: the definition's, else none. */
+  readonly timeoutMs?: number;
+  /** Signal-with-start: the run gets it, whether this call began it or it was there. An `id` makes it come once. */
+  readonly signal?: { readonly name: string; readonly payload?: unknown; readonly id?: string };
+}
+
+export interface SignalOptions {
+  /** A signal with an id that the run has had is not taken again. */
+  readonly id?: string;
+  /** Who sends it. */
+  readonly by?: string;
+}
+
+export interface UpdateRequestOptions extends AskOptions {
+  /** The same id again: the same update, and its answer. Default: a new one. */
+  readonly id?: string;
 }
 
 export interface StartResult<Output = unknown> {
@@ -42,6 +59,22 @@ export interface WorkflowHandle<Output = unknown> {
    * `workflow_timed_out`, `workflow_not_found`, or the signal's reason.
    */
   result(options?: { readonly signal?: AbortSignal }): Promise<Output>;
+  /**
+   * Appends a fact that the code may wait for; kept when it comes early. Rejects with `workflow_closed`,
+   * `workflow_not_found`, or `invalid_input` when the handle knows the definition and its schema refuses.
+   */
+  signal(name: string, payload?: unknown, options?: SignalOptions): Promise<Mutation>;
+  /**
+   * Reads the code's variables, without a trace in the log; also of a run that is over. Rejects with `query_unknown`,
+   * `query_failed`, `timeout` or `unavailable` when no worker answers.
+   */
+  query<Answer = unknown>(name: string, input?: unknown, options?: AskOptions): Promise<Answer>;
+  /**
+   * Validated by the code, recorded, and answered with what its handler returns. Goes on waiting while no worker is
+   * there; safe to repeat under its id. Rejects with `update_unknown`, `update_refused`, `update_failed`,
+   * `workflow_closed`, or the signal's reason.
+   */
+  update<Answer = unknown>(name: string, input?: unknown, options?: UpdateRequestOptions): Promise<Answer>;
   /** Asks the run to stop; the code sees `ctx.signal` and pending steps reject. Idempotent. */
   cancel(reason?: OperatorReason): Promise<Mutation>;
   /** Ends the run at once, without asking the code. */

@@ -2,7 +2,7 @@
  * The turn loop of one run: the heart of the engine.
  *
  * Owns: the order of everything that happens to one run in this process. Does not own: which runs there are
- * (`worker.ts`), the user's code (`activation.ts`), an attempt (`step-execution.ts`).
+ * (`worker.ts`), the user's code (`activation.ts`), what happens because of it (`dispatcher.ts`).
  *
  * R1 One turn, one commit: what came in, and what the code decided on it, are stored together.
  * R2 A step is started only after everything that led to it is in the log.
@@ -10,6 +10,7 @@
  *    run is rebuilt from the log, and outcomes not yet recorded are brought to it again.
  * R4 A step's function is not run again in this process while its outcome is known or it still runs.
  * R5 A failed turn (non-determinism, a bug) loses nothing: the run waits, visibly stuck.
+ * R6 While a run is paused, outcomes are recorded, and nothing that the code decides is.
  *
  * Tested by `run.test.ts` and, with conflicts, evictions and crashes at random, `run.sim.test.ts`.
  */
@@ -21,29 +22,41 @@ import {
   isClosingEvent,
   isMillraceError,
   limits,
+  MillraceError,
   stepKey,
+  type EventData,
+  type RunCondition,
   type RunState,
   type WorkflowEvent,
 } from "@millrace/schemas";
-import { newUlid } from "./new-ulid.ts";
-import { Activation, type StepRequest } from "./activation.ts";
+import type { Activation } from "./activation.ts";
 import { retryDelayMs } from "./core/attempt.ts";
 import { parseInput, type AnyWorkflowDefinition } from "./definition.ts";
-import { toErrorInfo } from "./failures.ts";
+import { Dispatcher, type Children, type Completion, type TaskQueues } from "./dispatcher.ts";
+import { fromErrorInfo, toErrorInfo } from "./failures.ts";
 import type { Logger } from "./logger.ts";
-import { StepExecution, type StepExecutionDeps, type StepOutcome } from "./step-execution.ts";
+import { newUlid } from "./new-ulid.ts";
+import { presentRun, replay } from "./replay.ts";
+import { requestKey, type Request } from "./requests.ts";
+import type { StepExecutionDeps } from "./step-execution.ts";
 import type { StepSlots } from "./step-slots.ts";
 
 export interface RunDeps extends StepExecutionDeps {
   readonly log: EventLog;
   readonly logger: Logger;
   readonly slots: Pick<StepSlots, "run">;
+  readonly tasks: TaskQueues;
+  readonly children: Children;
   /** Session of this engine process, written on every commit. */
   readonly writer: string;
+  /** Throw the code away after each commit and replay it: shows code that a replay would not follow. */
+  readonly replayAlways: boolean;
   /** The definition of a version; null when this worker does not host it. */
   readonly definition: (type: string, version: string) => AnyWorkflowDefinition | null;
   /** A commit of this run closed it. */
-  readonly onClosed: (id: string, events: readonly WorkflowEvent[]) => void;
+  readonly onClosed: (run: Run, events: readonly WorkflowEvent[]) => void;
+  /** Nothing is to be done until something comes in or `dueAt` passes: the run may be parked. */
+  readonly onIdle: (run: Run) => void;
   /** The run is closed, or not for this worker: forget it. Not called after `stop`. */
   readonly onDone: (run: Run) => void;
 }
@@ -57,31 +70,45 @@ function asReplayed(completion: Completion): Completion {
   };
 }
 
-type Completion = StepOutcome | Extract<WorkflowEvent, { type: "StepStarted" }>;
-
 /** Between tries of an append or load that the broker did not answer; it may be away for minutes. */
 const retryPolicy = { initialDelayMs: 100, maxDelayMs: 5_000 };
+/** The warning comes at this part of the limit, once. */
+const historyWarnedAt = Math.floor(limits.runCommits * 0.8);
+
+interface UpdateAsker {
+  readonly resolve: (output: unknown) => void;
+  readonly reject: (error: Error) => void;
+}
 
 export class Run {
   readonly id: string;
   readonly type: string;
   readonly #deps: RunDeps;
+  readonly #dispatcher: Dispatcher;
   #state: RunState;
   #activation: Activation | null = null;
   /** Known beginning of the history, so that a new run needs no load. */
   #history: readonly StoredCommit[] | null;
+  /** Commits of the present run number. */
+  #commitCount = 0;
+  #warned = false;
   #external: StoredCommit[] = [];
   #completions: Completion[] = [];
   /** What the turn in hand has taken: brought to the code again when the turn does not count. */
   #uncommitted: Completion[] = [];
   /** Events of the turn in hand so far: recorded even when the code then fails the turn. */
   #delivered: WorkflowEvent[] = [];
-  readonly #executions = new Map<string, StepExecution>();
-  readonly #retryTimers = new Map<string, () => void>();
+  /** R6: what the code decided, and what has come in and would begin something, while the run is paused. */
+  #held: WorkflowEvent[] = [];
+  #heldCompletions: Completion[] = [];
+  readonly #askers = new Map<string, UpdateAsker[]>();
+  #parentWatched = false;
+  /** Questions on their way to the code: it must stay until they are answered. */
+  #readers = 0;
   #stray: Error | null = null;
   #phase: "open" | "stuck" | "done" | "stopped" = "open";
   #looping: Promise<void> | null = null;
-  #endBackoff = (): void => undefined;
+  readonly #endBackoffs = new Set<() => void>();
 
   constructor(deps: RunDeps, id: string, type: string, history: readonly StoredCommit[] | null) {
     this.#deps = deps;
@@ -89,11 +116,45 @@ export class Run {
     this.type = type;
     this.#history = history;
     this.#state = initialRunState(id, type);
+    this.#dispatcher = new Dispatcher(
+      {
+        ...deps,
+        persist: (act) => this.#persist(act),
+        onCompletion: (completion) => this.#complete(completion),
+        onHandedOver: () => {
+          if (this.idle) this.#deps.onIdle(this);
+        },
+        onError: (error) => this.#onStray(this.#activation, error as Error),
+      },
+      id,
+      type,
+    );
   }
 
   /** The folded state as far as this run knows it; for its owner to read, not to change. */
   get state(): RunState {
     return this.#state;
+  }
+
+  /** True when the run can be forgotten and rebuilt from the log without any work lost or done twice. */
+  get idle(): boolean {
+    const { dueAt } = this;
+    const resting = this.#looping === null && (this.#phase === "stuck" || this.#phase === "open");
+    return (
+      resting &&
+      !this.#hasInput() &&
+      this.#heldCompletions.length === 0 &&
+      this.#askers.size === 0 &&
+      this.#readers === 0 &&
+      this.#dispatcher.idle &&
+      // What is due already comes in within this turn of the event loop.
+      (dueAt === null || dueAt > this.#deps.clock.now())
+    );
+  }
+
+  /** When the run has to be there again, milliseconds since 1970; null: when something comes in. */
+  get dueAt(): number | null {
+    return this.#dispatcher.dueAt;
   }
 
   /** Goes on until there is nothing left to do now. Idempotent. */
@@ -102,6 +163,7 @@ export class Run {
     this.#looping ??= this.#loop().finally(() => {
       this.#looping = null;
       if (this.#phase === "open" && (this.#hasInput() || this.#activation === null)) this.wake();
+      else if (this.idle) this.#deps.onIdle(this);
     });
   }
 
@@ -112,12 +174,50 @@ export class Run {
     this.wake();
   }
 
+  /** A child has closed, as its own history says. */
+  childClosed(closed: EventData<"ChildWorkflowClosed">): void {
+    this.#complete({ type: "ChildWorkflowClosed", data: closed });
+  }
+
+  /** The parent has closed: what that means for this run was said when it was started. */
+  parentClosed(): void {
+    const parent = this.#state.parent ?? null;
+    if (parent === null || parent.onClose === "abandon" || isClosed(this.#state.status)) return;
+    const data = { reason: `Its parent ${parent.id} has closed.`, by: parent.id };
+    if (parent.onClose === "terminate") this.#complete({ type: "WorkflowTerminated", data });
+    else if (this.#state.cancelRequested === null) this.#complete({ type: "WorkflowCancelRequested", data });
+  }
+
+  /** Answers from the code's variables. `query_unknown`, `query_failed`, or why there is no code running here. */
+  async query(name: string, input: unknown): Promise<unknown> {
+    return this.#withCode((activation) => activation.query(name, input));
+  }
+
+  /** Takes an update in, once per id, and answers when its handler has ended. */
+  async update(update: EventData<"UpdateAccepted">): Promise<unknown> {
+    const { id, name, input } = update;
+    return this.#withCode((activation) => {
+      if (this.#answered(id) === null) activation.validateUpdate(name, input ?? null);
+      return new Promise((resolve, reject) => {
+        this.#askers.set(id, [...(this.#askers.get(id) ?? []), { resolve, reject }]);
+        if (this.#answered(id) === null) this.#complete({ type: "UpdateAccepted", data: update });
+        else this.#answerUpdates();
+      });
+    });
+  }
+
   /** Takes the run out of this process: steps are told to stop, nothing more is appended. */
   async stop(reason: Error): Promise<void> {
     if (this.#phase !== "done") this.#phase = "stopped";
     this.#release(reason);
-    this.#endBackoff();
+    for (const end of this.#endBackoffs) end();
     await this.#looping;
+  }
+
+  /** For a run that is {@link idle}: nothing of it is in flight, so nobody has to be told and nothing ends later. */
+  letGo(): void {
+    this.#phase = "stopped";
+    this.#release(new Error(`Run ${this.id} is parked.`));
   }
 
   /** Resolves when the loop is at rest. */
@@ -128,6 +228,7 @@ export class Run {
   async #loop(): Promise<void> {
     try {
       while (this.#phase === "open") {
+        if (this.#external.some(beginsAnew)) this.#restart();
         this.#activation ??= await this.#rebuild();
         if (this.#activation === null) return;
         const decided = await this.#turn(this.#activation);
@@ -137,8 +238,14 @@ export class Run {
         }
         this.#delivered = [];
         if (isClosed(this.#state.status)) return void this.#done();
+        if (decided.some(({ type }) => type === "WorkflowContinuedAsNew")) {
+          this.#restart();
+          continue;
+        }
+        this.#answerUpdates();
         this.#dispatch(this.#activation);
-        if (!this.#hasInput()) return;
+        if (this.#deps.replayAlways && decided.length > 0) this.#discard();
+        if (!this.#hasInput() && this.#activation !== null) return;
       }
     } catch (error) {
       await this.#turnFailed(error);
@@ -149,61 +256,130 @@ export class Run {
   async #turn(activation: Activation): Promise<WorkflowEvent[]> {
     if (this.#stray !== null) throw this.#stray;
     const external = this.#external;
-    const completions = this.#completions;
     this.#external = [];
-    this.#completions = [];
-    this.#uncommitted = completions;
     for (const commit of external) {
       if (commit.sequence <= this.#state.sequence) continue;
       evolveCommit(this.#state, commit);
+      this.#commitCount++;
       for (const event of commit.events) await activation.deliver(event, commit.sequence);
     }
     // A cancel is a fact already: what the code does not wait for any more can stop now, before our own commit.
-    if (external.length > 0) this.#abandonUnwanted(activation);
+    if (external.length > 0 && activation.takeCancelled()) this.#dispatcher.abandonUnwanted(activation);
     if (isClosed(this.#state.status)) return [];
-    const decided = activation.takeDecided();
+    const paused = this.#state.paused !== null;
+    const completions = this.#takeCompletions(paused);
+    this.#uncommitted = completions;
+    const decided: WorkflowEvent[] = [];
+    const take = (): void => void (paused ? this.#held : decided).push(...activation.takeDecided());
+    if (!paused) decided.push(...this.#held.splice(0));
+    take();
     this.#delivered = decided;
+    if (this.#commitCount >= historyWarnedAt && !this.#warned) {
+      this.#warned = true;
+      const data = { commits: this.#commitCount, limit: limits.runCommits };
+      decided.push({ type: "HistoryLimitApproached", data });
+    }
     for (const completion of completions) {
-      const { name, occurrence } = completion.data;
-      if (!activation.pending.has(stepKey(name, occurrence)) || activation.finished) continue;
-      if (this.#isStale(completion)) continue;
+      if (decided.some(isClosingEvent)) break;
+      if (!this.#isWanted(completion, activation)) continue;
       decided.push(completion);
       await activation.deliver(asReplayed(completion), this.#state.sequence);
-      decided.push(...activation.takeDecided());
+      take();
     }
     return decided;
   }
 
-  /** What another process has recorded of this attempt meanwhile (a zombie, or we before a rebuild) stands. */
-  #isStale({ type, data }: Completion): boolean {
+  /** What would begin something new waits until the run is resumed. */
+  #takeCompletions(paused: boolean): Completion[] {
+    const completions = this.#completions;
+    this.#completions = [];
+    if (!paused) {
+      if (this.#heldCompletions.length > 0) completions.unshift(...this.#heldCompletions.splice(0));
+      return completions;
+    }
+    const recorded: Completion[] = [];
+    for (const completion of completions)
+      (isHeldWhilePaused(completion) ? this.#heldCompletions : recorded).push(completion);
+    return recorded;
+  }
+
+  /** The code waits for it, and it is not what another process has recorded meanwhile (a zombie, or we before a rebuild). */
+  #isWanted(completion: Completion, activation: Activation): boolean {
+    const { pending, finished } = activation;
+    switch (completion.type) {
+      case "WorkflowTimedOut":
+      case "WorkflowTerminated":
+        return true;
+      case "WorkflowCancelRequested":
+        return this.#state.cancelRequested === null;
+      case "ChildWorkflowClosed":
+        return Object.hasOwn(this.#state.open?.children ?? {}, completion.data.child);
+      case "UpdateAccepted":
+        return !finished && this.#isAcceptable(completion.data, activation);
+      case "TimerFired":
+        return !finished && pending.has(requestKey.timer(completion.data.timer));
+      case "WaitTimedOut":
+        return !finished && pending.has(requestKey.wait(completion.data.wait));
+      default: {
+        const request = pending.get(stepKey(completion.data.name, completion.data.occurrence));
+        return !finished && request !== undefined && !this.#isStale(completion, request);
+      }
+    }
+  }
+
+  #isStale(completion: Extract<Completion, { data: { occurrence: number } }>, request: Request): boolean {
+    const { type, data } = completion;
     const step = this.#state.steps.get(stepKey(data.name, data.occurrence));
-    if (type === "StepStarted") return step?.status !== "retrying" || step.attempt + 1 !== data.attempt;
-    if (type !== "StepRetryScheduled" || step === undefined) return false;
+    if (type === "StepStarted" || type === "StepScheduled")
+      return step?.status !== "retrying" || step.attempt + 1 !== data.attempt;
+    if (step === undefined || (type !== "StepRetryScheduled" && request.kind !== "task")) return false;
     return step.attempt > data.attempt || (step.status === "retrying" && step.attempt === data.attempt);
   }
 
+  /** What came before it may have changed the answer. */
+  #isAcceptable({ id, name, input }: EventData<"UpdateAccepted">, activation: Activation): boolean {
+    if (this.#answered(id) !== null) return false;
+    try {
+      activation.validateUpdate(name, input ?? null);
+      return true;
+    } catch (refusal) {
+      for (const asker of this.#askers.get(id) ?? []) asker.reject(refusal as Error);
+      this.#askers.delete(id);
+      return false;
+    }
+  }
+
   /** Appends and folds; false on a conflict. */
-  async #commit(events: readonly WorkflowEvent[]): Promise<boolean> {
+  async #commit(events: readonly WorkflowEvent[], partial = false): Promise<boolean> {
     if (events.length === 0) return true;
-    if (events.length > limits.commitEvents) return this.#commitInHalves(events);
+    if (events.length > limits.commitEvents) return this.#commitInHalves(events, partial);
+    const closing = events.some(isClosingEvent);
+    if (this.#commitCount >= limits.runCommits && !closing && events[0]?.type !== "WorkflowTurnFailed")
+      throw this.#historyFull();
+    const condition = closing ? "closed" : partial ? "running" : this.#conditionAfter(events);
+    const dueAt = condition === "waiting" || condition === "handed-off" ? this.#dueAfter() : null;
+    const parent = this.#state.parent?.id;
     const request: AppendRequest = {
       commitId: newUlid(),
       workflowId: this.id,
       type: this.type,
       expected: this.#state.sequence,
       events,
-      condition: events.some(isClosingEvent) ? "closed" : "running",
+      condition,
+      ...(dueAt === null ? {} : { dueAt }),
+      ...(parent === undefined ? {} : { parent }),
       writer: this.#deps.writer,
     };
     try {
       const { sequence } = await this.#persist(() => this.#deps.log.append(request));
-      evolveCommit(this.#state, { sequence, at: this.#deps.clock.now(), events });
-      if (request.condition === "closed") this.#deps.onClosed(this.id, events);
+      evolveCommit(this.#state, { sequence, at: this.#deps.clock.now(), events, condition });
+      this.#commitCount++;
+      if (closing) this.#deps.onClosed(this, events);
       return true;
     } catch (error) {
       if (isMillraceError(error, "conflict")) return false;
       if (isMillraceError(error, "payload_too_large") && events.length > 1)
-        return this.#commitInHalves(events);
+        return this.#commitInHalves(events, partial);
       throw error;
     }
   }
@@ -212,9 +388,55 @@ export class Run {
    * A turn that is too large for one message is stored in several, in order. What the code decided and is not stored
    * yet is decided again when the run is rebuilt in between, so nothing is lost.
    */
-  async #commitInHalves(events: readonly WorkflowEvent[]): Promise<boolean> {
+  async #commitInHalves(events: readonly WorkflowEvent[], partial: boolean): Promise<boolean> {
     const middle = Math.ceil(events.length / 2);
-    return (await this.#commit(events.slice(0, middle))) && (await this.#commit(events.slice(middle)));
+    return (
+      (await this.#commit(events.slice(0, middle), true)) &&
+      (await this.#commit(events.slice(middle), partial))
+    );
+  }
+
+  /** What the next owner must know: whether code of this run works, or who or what it waits for. */
+  #conditionAfter(events: readonly WorkflowEvent[]): RunCondition {
+    const activation = this.#activation;
+    // A deploy may mend what failed, so whoever takes over tries.
+    const failed = events.at(-1)?.type === "WorkflowTurnFailed";
+    if (failed || activation === null || activation.finished || this.#state.paused !== null) return "running";
+    let handedOff = false;
+    for (const request of activation.pending.values()) {
+      if (request.kind === "task" || request.kind === "child") handedOff = true;
+      else if (request.kind === "step" || request.kind === "compensation") {
+        if (!this.#backsOff(request.key, events)) return "running";
+      }
+    }
+    return handedOff || (this.#state.open !== null && Object.keys(this.#state.open.children).length > 0)
+      ? "handed-off"
+      : "waiting";
+  }
+
+  /** The attempt is over and the next one is not begun, once these events are recorded. */
+  #backsOff(key: string, events: readonly WorkflowEvent[]): boolean {
+    const last = events.findLast(
+      ({ data }) => "occurrence" in data && stepKey(data.name, data.occurrence) === key,
+    );
+    if (last !== undefined) return last.type === "StepRetryScheduled";
+    return this.#state.steps.get(key)?.status === "retrying";
+  }
+
+  /** Earliest time at which something of the committed state is due. Tasks and retries are loaded before theirs. */
+  #dueAfter(): number | null {
+    let earliest = this.#state.deadlineAt ?? Number.POSITIVE_INFINITY;
+    for (const request of this.#activation?.pending.values() ?? []) {
+      const dueAt = request.kind === "timer" || request.kind === "wait" ? request.dueAt : null;
+      if (dueAt !== null) earliest = Math.min(earliest, dueAt);
+    }
+    for (const completion of this.#uncommitted)
+      if (completion.type === "StepRetryScheduled")
+        earliest = Math.min(earliest, completion.data.nextAttemptAt);
+    for (const step of this.#state.steps.values())
+      if (step.status === "retrying" && step.nextAttemptAt !== null)
+        earliest = Math.min(earliest, step.nextAttemptAt);
+    return Number.isFinite(earliest) ? earliest : null;
   }
 
   /** Starts what the code asked for, and what a committed start or retry calls for. */
@@ -222,44 +444,23 @@ export class Run {
     const committed = this.#uncommitted;
     this.#uncommitted = [];
     if (this.#phase === "stopped") return;
-    this.#forget(committed);
+    this.#dispatcher.forget(committed);
+    if (this.#state.paused !== null) return;
     for (const request of activation.takeRequested()) {
-      if (activation.pending.get(request.key) === request) this.#startOrWait(request);
+      if (activation.pending.get(request.key) === request) this.#dispatcher.start(request, this.#state);
     }
     for (const { type, data } of committed) {
-      if (type !== "StepStarted" && type !== "StepRetryScheduled") continue;
+      if (type !== "StepStarted" && type !== "StepRetryScheduled" && type !== "StepScheduled") continue;
       const request = activation.pending.get(stepKey(data.name, data.occurrence));
-      if (request !== undefined) this.#startOrWait(request);
+      if (request !== undefined) this.#dispatcher.start(request, this.#state);
     }
-    if (this.#executions.size > activation.pending.size) this.#abandonUnwanted(activation);
-  }
-
-  #startOrWait(request: StepRequest): void {
-    const { key, name, occurrence } = request;
-    if (this.#executions.has(key) || this.#retryTimers.has(key)) return;
-    const step = this.#state.steps.get(key);
-    if (step?.status === "retrying") {
-      const attempt = step.attempt + 1;
-      const cancel = this.#deps.timers.add(step.nextAttemptAt ?? 0, () => {
-        this.#complete({ type: "StepStarted", data: { name, occurrence, attempt } });
-      });
-      this.#retryTimers.set(key, cancel);
-      return;
+    this.#dispatcher.startDeadline(this.#state);
+    if (this.#state.open !== null) {
+      this.#dispatcher.cancelChildren(this.#state);
+      for (const request of activation.pending.values())
+        if (request.kind === "task") this.#dispatcher.start(request, this.#state);
     }
-    const execution = new StepExecution(this.#deps, this.id, request, step?.attempt ?? 1, (outcome) =>
-      this.#complete(outcome),
-    );
-    this.#executions.set(key, execution);
-    this.#deps.slots.run(() => execution.run());
-  }
-
-  /** R4: only now, since a rebuilt run may ask for the step anew while its outcome is still on the way to a turn. */
-  #forget(taken: readonly Completion[]): void {
-    for (const { data } of taken) {
-      const key = stepKey(data.name, data.occurrence);
-      this.#executions.delete(key);
-      this.#retryTimers.delete(key);
-    }
+    if (activation.takeCancelled()) this.#dispatcher.abandonUnwanted(activation);
   }
 
   #complete(completion: Completion): void {
@@ -268,15 +469,24 @@ export class Run {
     if (this.#phase === "open") this.wake();
   }
 
-  /** Folds the history and runs the code over it; null when there is nothing to run here. */
+  /** Folds the history and runs the code over it; null when there is nothing to run here now. */
   async #rebuild(): Promise<Activation | null> {
     const history = this.#history ?? (await this.#persist(() => this.#deps.log.load(this.id)));
     this.#history = null;
-    const first = history[0];
-    const state = initialRunState(this.id, this.type);
-    for (const commit of history) evolveCommit(state, commit);
+    const present = presentRun(this.id, this.type, history);
+    const { state } = present;
     this.#state = state;
-    if (first === undefined || isClosed(state.status) || state.driver !== "code") return this.#done();
+    this.#commitCount = present.commitCount;
+    this.#warned =
+      this.#commitCount >= historyWarnedAt &&
+      present.events.some(({ event }) => event.type === "HistoryLimitApproached");
+    this.#external = this.#external.filter(({ sequence }) => sequence > state.sequence);
+    if (history.length === 0 || isClosed(state.status) || state.driver !== "code") return this.#done();
+    if (state.copying || present.start === null) {
+      // Whoever copies its history ends with a commit that wakes the run.
+      this.#phase = this.#external.length > 0 ? "open" : "stuck";
+      return null;
+    }
     const definition = this.#deps.definition(this.type, state.version);
     if (definition === null) return this.#done();
     let input: unknown;
@@ -286,19 +496,21 @@ export class Run {
       const failed = await this.#commit([{ type: "WorkflowFailed", data: { error: toErrorInfo(error) } }]);
       return failed ? this.#done() : this.#rebuild();
     }
-    const activation = new Activation({
+    this.#watchParent();
+    return replay(present, {
       definition,
-      workflowId: this.id,
       input,
-      seed: first.commitId,
-      recordedNow: state.nowValues,
       now: () => this.#deps.clock.now(),
-      onStray: (error) => this.#onStray(activation, error),
+      onStray: (activation, error) => this.#onStray(activation, error),
     });
-    for (const commit of history) {
-      for (const event of commit.events) await activation.deliver(event, commit.sequence);
-    }
-    return activation;
+  }
+
+  /** A parent may have closed while nobody had this run in memory. */
+  #watchParent(): void {
+    const parent = this.#state.parent ?? null;
+    if (parent === null || this.#parentWatched) return;
+    this.#parentWatched = true;
+    this.#dispatcher.watchParent(parent.id, () => this.parentClosed());
   }
 
   /** R3: nothing of the turn counts. */
@@ -306,13 +518,22 @@ export class Run {
     this.#activation = null;
     this.#stray = null;
     this.#delivered = [];
+    this.#held = [];
     this.#completions = [...this.#uncommitted, ...this.#completions];
     this.#uncommitted = [];
-    for (const cancel of this.#retryTimers.values()) cancel();
-    this.#retryTimers.clear();
+    this.#dispatcher.clearDues();
   }
 
-  #onStray(activation: Activation, error: Error): void {
+  /** The run number is over, or goes on with other code: what it began is not wanted any more. */
+  #restart(): void {
+    this.#discard();
+    this.#completions = this.#completions.filter(({ type }) => type === "UpdateAccepted");
+    this.#heldCompletions = [];
+    this.#external = [];
+    this.#dispatcher.release(new Error(`Run ${this.id} begins anew.`));
+  }
+
+  #onStray(activation: Activation | null, error: Error): void {
     if (activation !== this.#activation) return;
     this.#stray = error;
     this.wake();
@@ -337,7 +558,7 @@ export class Run {
     try {
       const failure: WorkflowEvent = { type: "WorkflowTurnFailed", data: { error: info, version } };
       if (told || (await this.#commit([...delivered, failure]))) {
-        this.#forget(this.#uncommitted.filter((completion) => delivered.includes(completion)));
+        this.#dispatcher.forget(this.#uncommitted.filter((completion) => delivered.includes(completion)));
         this.#uncommitted = this.#uncommitted.filter((completion) => !delivered.includes(completion));
       } else {
         // Something new came in, which may be just what gets the run going again.
@@ -350,9 +571,11 @@ export class Run {
       );
     }
     this.#discard();
+    this.#refuseAskers(error as Error);
   }
 
   #done(): null {
+    this.#answerUpdates();
     this.#phase = "done";
     this.#release(new Error(`Run ${this.id} is ${this.#state.status}.`));
     this.#deps.onDone(this);
@@ -361,19 +584,73 @@ export class Run {
 
   #release(reason: Error): void {
     this.#activation = null;
-    for (const execution of this.#executions.values()) execution.abandon(reason);
-    this.#executions.clear();
-    for (const cancel of this.#retryTimers.values()) cancel();
-    this.#retryTimers.clear();
+    this.#dispatcher.stop();
+    this.#dispatcher.release(reason);
+    this.#refuseAskers(
+      new MillraceError("workflow_closed", `${reason.message} The update was not answered.`, {
+        retryable: this.#phase === "stopped",
+      }),
+    );
   }
 
-  /** Steps that lost a race or were cancelled: the code does not wait for them any more. */
-  #abandonUnwanted(activation: Activation): void {
-    for (const [key, execution] of this.#executions) {
-      if (activation.pending.has(key)) continue;
-      this.#executions.delete(key);
-      execution.abandon(new Error(`Run ${this.id} does not wait for step ${key} any more.`));
+  async #withCode<T>(act: (activation: Activation) => T | Promise<T>): Promise<T> {
+    this.#readers++;
+    try {
+      return await act(await this.#ready());
+    } finally {
+      this.#readers--;
+      if (this.idle) this.#deps.onIdle(this);
     }
+  }
+
+  /** The code, replayed up to now. Rejects when there is none: closed, stuck before its first turn, not hosted here. */
+  async #ready(): Promise<Activation> {
+    while (this.#activation === null) {
+      if (this.#looping === null && this.#phase !== "open") break;
+      this.wake();
+      await this.#looping;
+    }
+    if (this.#activation !== null) return this.#activation;
+    const { status, error } = this.#state;
+    throw new MillraceError(
+      isClosed(status) ? "workflow_closed" : "unavailable",
+      `Run ${this.id} (${status}) has no code running here` +
+        (error === null ? "." : `: ${error.message}`) +
+        " Look at its history.",
+      { retryable: false },
+    );
+  }
+
+  /** The state of an update that was taken in before; null when there is none. */
+  #answered(id: string): NonNullable<RunState["open"]>["updates"][string] | null {
+    const updates = this.#state.open?.updates;
+    return updates !== undefined && Object.hasOwn(updates, id) ? (updates[id] ?? null) : null;
+  }
+
+  #answerUpdates(): void {
+    for (const [id, askers] of this.#askers) {
+      const update = this.#answered(id);
+      if (update === null || update.status === "accepted") continue;
+      this.#askers.delete(id);
+      for (const { resolve, reject } of askers) {
+        if (update.status === "completed") resolve(update.output);
+        else reject(updateFailed(this.id, update.name, update.error));
+      }
+    }
+  }
+
+  #refuseAskers(error: Error): void {
+    for (const askers of this.#askers.values()) for (const { reject } of askers) reject(error);
+    this.#askers.clear();
+  }
+
+  #historyFull(): MillraceError {
+    return new MillraceError(
+      "limit_exceeded",
+      `Run ${this.id} has ${this.#commitCount} commits, the limit is ${limits.runCommits}. Let its code call ` +
+        "ctx.continueAsNew in time (ctx.continueAsNewSuggested), and reset or terminate this run.",
+      { details: { limit: limits.runCommits, actual: this.#commitCount } },
+    );
   }
 
   #isStopped(): boolean {
@@ -398,11 +675,45 @@ export class Run {
         );
         const delayMs = retryDelayMs(retryPolicy, attempt, this.#deps.random());
         await new Promise<void>((resolve) => {
-          this.#endBackoff = resolve;
-          this.#deps.timers.add(this.#deps.clock.now() + delayMs, resolve);
+          const end = (): void => {
+            this.#endBackoffs.delete(end);
+            resolve();
+          };
+          this.#endBackoffs.add(end);
+          this.#deps.timers.add(this.#deps.clock.now() + delayMs, end);
         });
         if (this.#isStopped()) throw error;
       }
     }
   }
+}
+
+/** Commits after which the code so far is not the code of this run any more. */
+function beginsAnew({ events }: StoredCommit): boolean {
+  return events.some(
+    ({ type }) => type === "WorkflowReset" || type === "WorkflowMigrated" || type === "HistoryCopied",
+  );
+}
+
+/** Outcomes of what runs are recorded; what would begin something is not. */
+function isHeldWhilePaused({ type }: Completion): boolean {
+  return (
+    type === "StepStarted" ||
+    type === "StepScheduled" ||
+    type === "TimerFired" ||
+    type === "WaitTimedOut" ||
+    type === "UpdateAccepted"
+  );
+}
+
+export function updateFailed(
+  id: string,
+  name: string,
+  error: EventData<"UpdateCompleted">["error"] | null,
+): MillraceError {
+  const info = error ?? { message: "" };
+  return new MillraceError("update_failed", `Update ${name} of ${id} failed: ${info.message}`, {
+    cause: fromErrorInfo(info),
+    details: { error: info },
+  });
 }

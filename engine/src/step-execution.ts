@@ -6,14 +6,23 @@
  * S2 The outcome is an event that can be appended: output as stored, error as data.
  */
 import { MillraceError, type StepRef, type WorkflowEvent } from "@millrace/schemas";
-import { asStored, type StepRequest } from "./activation.ts";
+import { asStored } from "./as-stored.ts";
 import { afterFailedAttempt } from "./core/attempt.ts";
 import type { Clock, DueTimers } from "./due-timers.ts";
 import { NonRetryableError, RetryAfterError, toErrorInfo } from "./failures.ts";
+import type { StepRequest } from "./requests.ts";
 
 export type StepOutcome = Extract<
   WorkflowEvent,
-  { type: "StepCompleted" | "StepRetryScheduled" | "StepFailed" | "StepTimedOut" }
+  {
+    type:
+      | "StepCompleted"
+      | "StepRetryScheduled"
+      | "StepFailed"
+      | "StepTimedOut"
+      | "CompensationCompleted"
+      | "CompensationFailed";
+  }
 >;
 
 export interface StepExecutionDeps {
@@ -26,7 +35,7 @@ export interface StepExecutionDeps {
 export class StepExecution {
   readonly request: StepRequest;
   readonly #deps: StepExecutionDeps;
-  readonly #workflowId: string;
+  readonly #of: { readonly id: string; readonly run: number };
   readonly #attempt: number;
   readonly #onOutcome: (outcome: StepOutcome) => void;
   /** Made on first use: most steps never look at their signal. */
@@ -36,13 +45,13 @@ export class StepExecution {
 
   constructor(
     deps: StepExecutionDeps,
-    workflowId: string,
+    of: { readonly id: string; readonly run: number },
     request: StepRequest,
     attempt: number,
     onOutcome: (outcome: StepOutcome) => void,
   ) {
     this.#deps = deps;
-    this.#workflowId = workflowId;
+    this.#of = of;
     this.request = request;
     this.#attempt = attempt;
     this.#onOutcome = onOutcome;
@@ -66,7 +75,7 @@ export class StepExecution {
         cancelTimer = this.#deps.timers.add(this.#deps.clock.now() + timeoutMs, () => {
           const error = new MillraceError(
             "step_timeout",
-            `Attempt ${this.#attempt} of step ${this.request.key} of ${this.#workflowId} ran into its time limit of ${timeoutMs} ms.`,
+            `Attempt ${this.#attempt} of step ${this.request.key} of ${this.#of.id} ran into its time limit of ${timeoutMs} ms.`,
           );
           settle(() => this.#failed(error));
           this.#abortWith(error);
@@ -97,7 +106,7 @@ export class StepExecution {
       return this.#controller;
     };
     return fn({
-      idempotencyKey: `${this.#workflowId}/1/${name}#${occurrence}`,
+      idempotencyKey: `${this.#of.id}/${this.#of.run}/${name}#${occurrence}`,
       attempt: this.#attempt,
       get signal() {
         return controller().signal;
@@ -113,14 +122,18 @@ export class StepExecution {
   #completed(output: unknown): StepOutcome {
     try {
       const stored = asStored(output, `output of step ${this.request.key}`);
-      return { type: "StepCompleted", data: { ...this.#ref(), attempt: this.#attempt, output: stored } };
+      const type = this.request.kind === "compensation" ? "CompensationCompleted" : "StepCompleted";
+      return { type, data: { ...this.#ref(), attempt: this.#attempt, output: stored } };
     } catch (error) {
       // The function did its work: running it again would do it twice and could not be stored either.
-      return {
-        type: "StepFailed",
-        data: { ...this.#ref(), attempt: this.#attempt, error: toErrorInfo(error) },
-      };
+      return this.#final(error);
     }
+  }
+
+  /** No further attempt. */
+  #final(error: unknown): StepOutcome {
+    const type = this.request.kind === "compensation" ? "CompensationFailed" : "StepFailed";
+    return { type, data: { ...this.#ref(), attempt: this.#attempt, error: toErrorInfo(error) } };
   }
 
   #failed(error: unknown): StepOutcome {
@@ -130,12 +143,9 @@ export class StepExecution {
       retryable = retryable && policy.nonRetryable?.(error) !== true;
     } catch (predicateError) {
       // Without an answer, stopping is what loses nothing: an operator can run it again.
-      return {
-        type: "StepFailed",
-        data: { ...this.#ref(), attempt: this.#attempt, error: toErrorInfo(predicateError) },
-      };
+      return this.#final(predicateError);
     }
-    return afterFailedAttempt(
+    const outcome = afterFailedAttempt(
       {
         ...this.#ref(),
         attempt: this.#attempt,
@@ -148,6 +158,9 @@ export class StepExecution {
       this.#deps.clock.now(),
       this.#deps.random(),
     );
+    if (this.request.kind === "compensation" && outcome.type !== "StepRetryScheduled")
+      return { type: "CompensationFailed", data: outcome.data };
+    return outcome;
   }
 
   #ref(): StepRef {

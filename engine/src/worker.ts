@@ -1,15 +1,13 @@
 /**
  * A worker: which runs this process executes.
  *
- * Owns: the tail of the log for its types, the open runs in memory, the step slots. Does not own: a run's turns, which
- * shards are its own (`fleet/shard-ownership.ts`).
+ * Owns: the tail of the log for its types, the step slots, the answers to questions about its runs. Does not own: which
+ * runs are in memory (`run-table.ts`), which shards are its own (`fleet/shard-ownership.ts`), a run's turns.
  * W1 Take-over needs no state of its own: the latest head of every run up to the log's end, while the tail goes on.
- * W2 A run is in memory at most once; beyond `runsMax` it waits as an id and is loaded from the log in its turn.
  * W3 `drain` starts nothing new, lets running steps end and be recorded, then lets go. So does the hand-over of a shard.
- * W4 Only runs of lanes (type and version) and shards that it holds are executed.
  */
 import type { CommitHead, EventLog, Follower, StoredCommit } from "@millrace/event-log";
-import { assertGroup, isClosed, laneOf, MillraceError, shardOf, type HostedType } from "@millrace/schemas";
+import { assertGroup, laneOf, MillraceError, shardOf } from "@millrace/schemas";
 import { newUlid } from "./new-ulid.ts";
 import type { AnyWorkflowDefinition } from "./definition.ts";
 import { DueTimers, wakeDelayMaxMs, type Clock } from "./due-timers.ts";
@@ -18,9 +16,10 @@ import type { ShardScope } from "./fleet/core/plan-shards.ts";
 import { processIdentity } from "./fleet/process-identity.ts";
 import { ShardOwnership, type OwnershipStats, type ShardHost } from "./fleet/shard-ownership.ts";
 import type { Logger } from "./logger.ts";
+import { answerQuestion, questionTopic } from "./questions.ts";
 import type { Results, ResultsFeed } from "./results.ts";
-import { Run, type RunDeps } from "./run.ts";
-import { StepGate } from "./step-gate.ts";
+import type { Run, RunDeps } from "./run.ts";
+import { RunTable } from "./run-table.ts";
 import { StepSlots } from "./step-slots.ts";
 
 export interface WorkerOptions {
@@ -28,8 +27,10 @@ export interface WorkerOptions {
   readonly workflows: readonly AnyWorkflowDefinition[];
   /** Step functions that run at the same time. Default 200. */
   readonly concurrency?: number;
-  /** Open runs kept in memory; the others wait as ids. Default 10,000. */
+  /** Open runs kept in memory; beyond, idle ones are parked and others wait as ids. Default 10,000. */
   readonly runsMax?: number;
+  /** Replay the code after each commit: shows at once code that a replay would not follow. For tests and development. */
+  readonly replayAlways?: boolean;
   /**
    * Workers of one group share its shards, each run being executed by one of them; a workflow type belongs to one
    * group. `[A-Za-z0-9_-]{1,64}`. Default: one for each set of types. Name it when workers of one group are to host
@@ -59,6 +60,8 @@ export interface WorkerStats {
   /** Open runs in memory, and those that wait for a place. */
   readonly runs: number;
   readonly waiting: number;
+  /** Open runs that wait for something, out of memory. */
+  readonly parked: number;
   readonly stepsRunning: number;
   /** Runs of hosted types whose version no definition here has. */
   readonly unhosted: number;
@@ -83,6 +86,8 @@ export interface WorkerDeps {
   readonly clock: Clock;
   readonly random: () => number;
   readonly results: Results;
+  readonly tasks: RunDeps["tasks"];
+  readonly children: Omit<RunDeps["children"], "watchParent">;
 }
 
 /** How long a drained worker waits for the log's answers: a broker that is away must not hold up the process. */
@@ -106,17 +111,9 @@ class LogWorker implements Worker, ShardHost {
   readonly session = newUlid();
   readonly #deps: WorkerDeps;
   readonly #definitions = new Map<string, Map<string, AnyWorkflowDefinition>>();
-  readonly #runs = new Map<string, Run>();
-  readonly #waiting = new Map<string, string>();
-  readonly #runsMax: number;
+  readonly #table: RunTable;
   readonly #slots: StepSlots;
   readonly #timers: DueTimers;
-  readonly #runDeps: RunDeps;
-  readonly #gates = new WeakMap<Run, StepGate>();
-  /** Open runs in shards of ours that are not ours to execute, and of which lane they are. */
-  readonly #unhosted = new Map<string, HostedType>();
-  /** Runs on their way to another worker: still ours until they are at rest. */
-  readonly #leaving = new Set<string>();
   readonly #options: WorkerOptions;
   #ownership: ShardOwnership | null = null;
   #shardCount = 0;
@@ -124,9 +121,10 @@ class LogWorker implements Worker, ShardHost {
   readonly #onFailed: ((error: Error) => void) | undefined;
   readonly #feed: ResultsFeed = {
     position: () => this.#follower?.position ?? 0,
-    isOpen: (id) => this.#runs.has(id),
+    isOpen: (id) => this.#table.holds(id),
   };
   #follower: Follower | null = null;
+  #stopAnswering = (): void => undefined;
   #draining: Promise<void> | null = null;
   #failure: Error | null = null;
 
@@ -134,27 +132,42 @@ class LogWorker implements Worker, ShardHost {
     this.#deps = deps;
     this.#options = options;
     if (options.group !== undefined) assertGroup(options.group);
-    this.#runsMax = options.runsMax ?? 10_000;
     this.#onFailed = options.onFailed;
     this.#slots = new StepSlots(options.concurrency ?? 200);
     this.#timers = new DueTimers(deps.clock);
     for (const definition of options.workflows) this.#host(definition);
-    this.#runDeps = {
-      log: deps.log,
+    this.#table = new RunTable({
+      run: {
+        log: deps.log,
+        logger: deps.logger,
+        clock: deps.clock,
+        random: deps.random,
+        timers: this.#timers,
+        slots: this.#slots,
+        tasks: deps.tasks,
+        children: deps.children,
+        writer: this.session,
+        replayAlways: options.replayAlways ?? false,
+        definition: (type, version) => this.#definitions.get(type)?.get(version) ?? null,
+      },
+      runsMax: options.runsMax ?? 10_000,
+      scope: {
+        holdsType: (type, id) => this.#ownership?.holdsType(type, this.#shardOf(id)) === true,
+        holds: (hosted, id) => this.#ownership?.holds(hosted, this.#shardOf(id)) === true,
+        isHosted: (hosted) => this.#ownership?.isHosted(hosted) === true,
+      },
+      results: deps.results,
       logger: deps.logger,
-      clock: deps.clock,
-      random: deps.random,
       timers: this.#timers,
-      slots: this.#slots,
-      writer: this.session,
-      definition: (type, version) => this.#definitions.get(type)?.get(version) ?? null,
-      onClosed: (id, events) => deps.results.settle(id, events),
-      onDone: (run) => this.#onDone(run),
-    };
+    });
+  }
+
+  #shardOf(id: string): number {
+    return shardOf(id, this.#shardCount);
   }
 
   async start(): Promise<void> {
-    const { log, logger, results } = this.#deps;
+    const { log, logger, results, clock } = this.#deps;
     const types = [...this.#definitions.keys()];
     if (types.length === 0) {
       throw new MillraceError(
@@ -195,9 +208,13 @@ class LogWorker implements Worker, ShardHost {
       await this.drain({ deadlineMs: 0 });
       throw error;
     }
+    this.#stopAnswering = log.answer(questionTopic, (question) =>
+      answerQuestion({ log, clock, table: this.#table, definitions: this.#definitions }, question),
+    );
     const { shards } = ownership.stats;
+    const { runs, waiting, parked } = this.#table.sizes;
     logger.info(
-      { session: this.session, types, shards, takenOver: this.#runs.size + this.#waiting.size },
+      { session: this.session, types, shards, takenOver: runs + waiting + parked },
       `Worker runs ${types.join(", ")}`,
     );
   }
@@ -225,13 +242,10 @@ class LogWorker implements Worker, ShardHost {
 
   async takeOver(shards: readonly number[]): Promise<void> {
     const types = [...this.#definitions.keys()];
-    const open: CommitHead[] = [];
+    const heads: CommitHead[] = [];
     // W1: the tail runs already, and admits what is appended from here on.
-    await this.#deps.log.heads((head) => void (isForWorker(head) && open.push(head)), { types, shards });
-    for (const { workflowId, type } of open) {
-      this.#unhosted.delete(workflowId);
-      this.#admit(workflowId, type, null);
-    }
+    await this.#deps.log.heads((head) => void heads.push(head), { types, shards });
+    for (const head of heads) this.#table.takeOver(head);
   }
 
   handOver(scopes: readonly ShardScope[]): readonly Promise<void>[] {
@@ -249,32 +263,20 @@ class LogWorker implements Worker, ShardHost {
     const leaving = new Map(
       scopes.map(({ shard, lanes }) => [shard, { lanes: new Set(lanes), runs: [] as Run[] }]),
     );
-    const scopeOf = (id: string) => leaving.get(shardOf(id, this.#shardCount));
-    for (const run of this.#runs.values()) {
-      const scope = scopeOf(run.id);
-      if (scope === undefined) continue;
-      // Not loaded yet: its lane is not known, and nothing runs of it that could be disturbed.
-      const { version, sequence } = run.state;
-      if (sequence === 0 || scope.lanes.has(laneOf({ type: run.type, version }))) scope.runs.push(run);
-    }
-    for (const [id, type] of [...this.#waiting]) {
-      const shard = shardOf(id, this.#shardCount);
-      if (leaving.has(shard) && this.#ownership?.holdsType(type, shard) !== true) this.#waiting.delete(id);
-    }
-    for (const [id, { type }] of [...this.#unhosted]) {
-      const shard = shardOf(id, this.#shardCount);
-      if (leaving.has(shard) && this.#ownership?.holdsType(type, shard) !== true) this.#unhosted.delete(id);
-    }
-    return [...leaving.values()].map(({ runs }) => runs);
+    const runs = this.#table.leave((id, lane) => {
+      const scope = leaving.get(this.#shardOf(id));
+      return scope !== undefined && (lane === null || scope.lanes.has(laneOf(lane)));
+    });
+    for (const run of runs) leaving.get(this.#shardOf(run.id))?.runs.push(run);
+    return [...leaving.values()].map((scope) => scope.runs);
   }
 
   /** W3: starts no step, lets those that run end and be recorded, then takes the runs out of this process. */
   async #bringToRest(runs: readonly Run[], deadlineMs: number): Promise<void> {
     if (runs.length === 0) return;
-    const stepsEnded = Promise.all(runs.map(async (run) => this.#gates.get(run)?.close()));
+    const stepsEnded = this.#table.closeSteps(runs);
     const atRest = (): Promise<unknown> => Promise.all(runs.map((run) => run.settled()));
     if (deadlineMs > 0) {
-      for (const { id } of runs) this.#leaving.add(id);
       await this.#within(deadlineMs, Promise.all([stepsEnded, atRest()]));
       // What ended last may still be on its way into the log.
       await this.#within(recordingMs, atRest());
@@ -284,14 +286,7 @@ class LogWorker implements Worker, ShardHost {
       "The run moves to another worker, or this one is being drained; the step will run again elsewhere.",
     );
     await this.#within(recordingMs, Promise.all(runs.map((run) => run.stop(reason))));
-    for (const run of runs) {
-      this.#leaving.delete(run.id);
-      if (this.#runs.get(run.id) === run) this.#runs.delete(run.id);
-      // Taken out before its lane was known, and that is still ours.
-      if (this.#ownership?.holdsType(run.type, shardOf(run.id, this.#shardCount)) === true)
-        this.#admit(run.id, run.type, null);
-    }
-    this.#admitWaiting();
+    this.#table.forget(runs);
   }
 
   #fail(failure: Error): void {
@@ -307,11 +302,8 @@ class LogWorker implements Worker, ShardHost {
 
   stats(): WorkerStats {
     return {
-      runs: this.#runs.size,
-      waiting: this.#waiting.size,
+      ...this.#table.sizes,
       stepsRunning: this.#slots.running,
-      unhosted: [...this.#unhosted.values()].filter((lane) => this.#ownership?.isHosted(lane) !== true)
-        .length,
       ...(this.#ownership?.stats ?? noShards),
     };
   }
@@ -323,7 +315,8 @@ class LogWorker implements Worker, ShardHost {
 
   async #drain(deadlineMs: number): Promise<void> {
     this.#drainMs = deadlineMs;
-    this.#waiting.clear();
+    this.#stopAnswering();
+    this.#table.close();
     const tailEnded = this.#follower?.stop().catch((error: unknown) => {
       this.#deps.logger.warn(
         { session: this.session },
@@ -332,9 +325,8 @@ class LogWorker implements Worker, ShardHost {
     });
     await this.#ownership?.leave();
     // Shards that were being handed over or let go as the drain began have runs of their own.
-    await this.#bringToRest([...this.#runs.values()], deadlineMs);
+    await this.#bringToRest(this.#table.inMemory(), deadlineMs);
     await this.#within(recordingMs, Promise.all([tailEnded, this.#slots.close()]));
-    this.#runs.clear();
     this.#timers.clear();
     this.#deps.results.detachFeed(this.#feed);
   }
@@ -361,100 +353,11 @@ class LogWorker implements Worker, ShardHost {
 
   #onCommit(commit: StoredCommit): void {
     // Our own commits settle their waiters when they are acknowledged, as long as the run is here.
-    if (commit.writer === this.session && this.#runs.has(commit.workflowId)) return;
+    if (commit.writer === this.session && this.#table.holds(commit.workflowId)) return;
     this.#deps.results.observe(commit);
-    if (!this.#definitions.has(commit.type)) return;
-    if (commit.condition === "closed") {
-      this.#waiting.delete(commit.workflowId);
-      this.#unhosted.delete(commit.workflowId);
-    }
-    // A run stays on its version: loading it for every commit of the worker that hosts it would find the same.
-    if (this.#unhosted.has(commit.workflowId)) return;
-    const run = this.#runs.get(commit.workflowId);
-    if (run !== undefined) {
-      run.receive(commit);
-      return;
-    }
-    if (!isForWorker(commit)) return;
-    this.#admit(commit.workflowId, commit.type, isFirst(commit, this.#deps.logger) ? [commit] : null);
-  }
-
-  #admit(id: string, type: string, history: readonly StoredCommit[] | null): void {
-    if (this.#draining !== null || this.#ownership?.holdsType(type, shardOf(id, this.#shardCount)) !== true)
-      return;
-    // W2: during take-over the tail may have told of it already.
-    if (this.#runs.has(id) || this.#waiting.has(id)) return;
-    if (this.#runs.size >= this.#runsMax) {
-      this.#waiting.set(id, type);
-      return;
-    }
-    const gate = new StepGate(this.#slots);
-    const run = new Run(
-      { ...this.#runDeps, slots: gate, definition: this.#definitionIn(id) },
-      id,
-      type,
-      history,
-    );
-    this.#gates.set(run, gate);
-    this.#runs.set(id, run);
-    run.wake();
-  }
-
-  /** W4: a version that another worker holds in this shard is not hosted here. */
-  #definitionIn(id: string): RunDeps["definition"] {
-    return (type, version) =>
-      this.#leaving.has(id) ||
-      this.#ownership?.holds({ type, version }, shardOf(id, this.#shardCount)) === true
-        ? this.#runDeps.definition(type, version)
-        : null;
-  }
-
-  #onDone(run: Run): void {
-    if (this.#runs.get(run.id) !== run) return;
-    this.#runs.delete(run.id);
-    const { version, status, startedSequence, driver } = run.state;
-    // Closed from outside: who began to wait between that commit and now relied on this run.
-    if (isClosed(status)) this.#deps.results.observe({ workflowId: run.id, condition: "closed" });
-    if (!isClosed(status) && driver === "code" && startedSequence !== 0)
-      this.#keepAside(run.id, run.type, version);
-    this.#admitWaiting();
-  }
-
-  #keepAside(id: string, type: string, version: string): void {
-    // Lost while it was loaded: it is with the shard's next owner.
-    if (this.#ownership?.holdsType(type, shardOf(id, this.#shardCount)) !== true) return;
-    this.#unhosted.set(id, { type, version });
-    if (this.#ownership.isHosted({ type, version })) return;
-    this.#deps.logger.warn(
-      { workflowId: id, type, version },
-      `Run ${id} waits: no worker hosts version ${version} of ${type}. Deploy it beside the newer one.`,
-    );
-  }
-
-  #admitWaiting(): void {
-    for (const [id, type] of this.#waiting) {
-      if (this.#runs.size >= this.#runsMax) return;
-      this.#waiting.delete(id);
-      this.#admit(id, type, null);
-    }
+    if (commit.condition === "closed") this.#table.observeClosed(commit);
+    if (this.#definitions.has(commit.type)) this.#table.receive(commit);
   }
 }
 
 const noShards: OwnershipStats = { shards: 0, takeOvers: 0, lastTakeOverMs: null };
-
-/** Closed runs are over; a commit that says `waiting` is a driver's, whose run needs no worker. */
-function isForWorker(head: CommitHead): boolean {
-  return head.condition === "running" || head.condition === null;
-}
-
-function isFirst(commit: StoredCommit, logger: Logger): boolean {
-  try {
-    return commit.events[0]?.type === "WorkflowStarted";
-  } catch (error) {
-    logger.error(
-      { workflowId: commit.workflowId, sequence: commit.sequence },
-      `Commit cannot be read: ${String(error)}`,
-    );
-    return false;
-  }
-}

@@ -182,6 +182,14 @@ export interface EventLog {
   announce(topic: string, value: number): void;
   onAnnounce(topic: string, listener: (value: number) => void): () => void;
 
+  /**
+   * Asks whoever answers under this topic in any process; the first answer counts. Not stored. Rejects with
+   * `unavailable` when nobody listens or the broker is away, `timeout` when nobody answered in time.
+   */
+  ask(topic: string, question: string, options: { readonly timeoutMs: number }): Promise<string>;
+  /** Answers questions; null stays silent, since it is another one's to answer. The answer takes it back. */
+  answer(topic: string, handler: (question: string) => Promise<string | null>): () => void;
+
   status(): LogStatus;
   onStatus(listener: (status: LogStatus) => void): () => void;
   close(): Promise<void>;

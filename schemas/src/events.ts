@@ -84,6 +84,8 @@ export const eventSchemas = {
     ...operator,
     from: v.string(),
     step: v.optional(v.string()),
+    /** Where the original's random numbers came from, so that what was copied is replayed with the same. */
+    seed: v.optional(v.string()),
     partial: v.optional(v.boolean()),
   }),
   HistoryCopied: v.object({}),
@@ -157,6 +159,8 @@ export const eventSchemas = {
     timeoutMs: v.optional(v.number()),
     onClose: ParentClosePolicy,
   }),
+  /** The parent does not wait for it any more, and its policy is not to let it go on. */
+  ChildWorkflowCancelRequested: v.object({ child: v.string() }),
   ChildWorkflowClosed: v.object({
     child: v.string(),
     status: v.picklist(["completed", "failed", "cancelled", "terminated", "timed_out", "refused"]),

@@ -142,6 +142,7 @@ export {
 } from "./run-state.ts";
 export {
   announceSubject,
+  askSubject,
   anyTypeSubject,
   blobSubject,
   deadSubject,

@@ -38,8 +38,12 @@ export const limits = {
   blobBytes: 64 * 1_048_576,
   /** Events in one commit. */
   commitEvents: 1_000,
-  /** Commits of one run (the per-subject cap of the log, a guard against runaways). */
+  /** Commits of one run number; a warning stands in its history from 80 % on. */
   runCommits: 50_000,
+  /** Commits under one workflow id, all run numbers together: the log's own cap, a guard against runaways. */
+  subjectCommits: 1_000_000,
+  /** Events of a run number from which on `ctx.continueAsNewSuggested` is true. */
+  historyEventsSuggested: 10_000,
   /** Characters of an error message or a progress message as stored; longer ones are cut. */
   messageChars: 2_000,
   /** Characters of a stack trace as stored. */

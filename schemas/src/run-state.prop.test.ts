@@ -91,6 +91,7 @@ const data = {
     "type",
     "onClose",
   ),
+  ChildWorkflowCancelRequested: fc.record({ child: word }),
   ChildWorkflowClosed: optional(
     { child: word, status: fc.constantFrom("completed", "failed", "refused"), output: json, error },
     "child",

@@ -90,6 +90,7 @@ export interface ChildState {
   readonly type: string;
   readonly startedAt: number;
   readonly onClose: ParentClosePolicy;
+  readonly cancelRequested: boolean;
 }
 
 export interface UpdateState {
@@ -516,8 +517,15 @@ function apply(state: RunState, event: WorkflowEvent, position: EventPosition): 
     }
     case "ChildWorkflowStarted": {
       const { child, type, onClose } = event.data;
-      openWork(state).children[child] = { type, startedAt: position.at, onClose };
+      openWork(state).children[child] = { type, startedAt: position.at, onClose, cancelRequested: false };
       state.message = `Child ${child} started`;
+      return;
+    }
+    case "ChildWorkflowCancelRequested": {
+      const { child } = event.data;
+      const children = state.open?.children;
+      const open = children !== undefined && Object.hasOwn(children, child) ? children[child] : undefined;
+      if (children !== undefined && open !== undefined) children[child] = { ...open, cancelRequested: true };
       return;
     }
     case "ChildWorkflowClosed":

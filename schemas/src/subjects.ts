@@ -48,6 +48,11 @@ export function announceSubject(namespace: string, topic: string): string {
   return `mra.${namespace}.${topic}`;
 }
 
+/** Subject of core requests (not stored) that the process which holds a run answers. */
+export function askSubject(namespace: string, topic: string): string {
+  return `mrq.${namespace}.${topic}`;
+}
+
 /** Type and id of a log subject, or null when it is none. */
 export function parseRunSubject(subject: string): { type: string; workflowId: string } | null {
   const tokens = subject.split(".");

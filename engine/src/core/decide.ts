@@ -22,6 +22,13 @@ export type Command =
   | { readonly kind: "cancel"; readonly reason?: string; readonly by?: string }
   | { readonly kind: "terminate"; readonly reason?: string; readonly by?: string }
   | {
+      readonly kind: "signal";
+      readonly name: string;
+      readonly payload: unknown;
+      readonly id?: string;
+      readonly by?: string;
+    }
+  | {
       readonly kind: "begin";
       readonly step: StepRef;
       readonly token: string;
@@ -52,9 +59,16 @@ export interface Decision {
   readonly begin?: BeginOutcome;
 }
 
+/** Commands that do not step in for the driver. */
+const forAnyDriver: ReadonlySet<Command["kind"]> = new Set<Command["kind"]>([
+  "cancel",
+  "terminate",
+  "signal",
+]);
+
 /** Throws the rejection as a `MillraceError`: `workflow_closed`, `workflow_not_external`, `step_not_begun`, `attempt_superseded`. */
 export function decide(state: RunState, command: Command): Decision {
-  if (command.kind !== "cancel" && command.kind !== "terminate" && state.driver !== "external") {
+  if (!forAnyDriver.has(command.kind) && state.driver !== "external") {
     throw new MillraceError(
       "workflow_not_external",
       `${command.kind} refused: run ${state.id} is executed by a worker, not by a driver. ` +
@@ -73,6 +87,15 @@ export function decide(state: RunState, command: Command): Decision {
     }
     case "terminate":
       return { events: [{ type: "WorkflowTerminated", data: operator(command) }] };
+    case "signal": {
+      const { name, payload, id, by } = command;
+      const known = id === undefined ? {} : { id };
+      return {
+        events: [
+          { type: "SignalReceived", data: { name, payload, ...known, ...(by === undefined ? {} : { by }) } },
+        ],
+      };
+    }
     case "begin":
       return begin(state, command);
     case "completeStep": {
@@ -121,6 +144,12 @@ function repeatedDecision(state: RunState, command: Command): Decision | null {
       return state.status === "failed" && state.error?.message === command.error.message
         ? { events: [] }
         : null;
+    case "signal": {
+      const ids = state.open?.signalIds;
+      return command.id !== undefined && ids !== undefined && Object.hasOwn(ids, command.id)
+        ? { events: [] }
+        : null;
+    }
     case "cancel":
       return state.status === "cancelled" ? { events: [] } : null;
     case "terminate":
@@ -149,7 +178,7 @@ function begin(state: RunState, command: Extract<Command, { kind: "begin" }>): D
   }
   // A step that is begun again was lost by a crashed driver: its old token must not be able to end it any more.
   const attempt = step === undefined ? 1 : step.attempt + 1;
-  const idempotencyKey = `${state.id}/1/${ref.name}#${ref.occurrence}`;
+  const idempotencyKey = `${state.id}/${state.run}/${ref.name}#${ref.occurrence}`;
   return {
     events: [
       {

@@ -122,6 +122,37 @@ export function describeEventLog(name: string, makeHarness: () => Promise<EventL
     const space = (): string => `t${++spaces}`;
     const open = async (): Promise<EventLog> => await harness.open(space());
 
+    describe("questions", () => {
+      test("are answered by whoever they concern, in any connection; the others stay silent", async () => {
+        const log = await open();
+        const other = await harness.open(log.namespace);
+        const stop = [
+          log.answer("runs", async () => null),
+          other.answer("runs", async (question) => (question === "mine" ? "yes" : null)),
+        ];
+        await vi.waitFor(
+          async () => expect(await log.ask("runs", "mine", { timeoutMs: 500 })).toBe("yes"),
+          deadline,
+        );
+        await expect(log.ask("runs", "nobody's", { timeoutMs: 50 })).rejects.toMatchObject({
+          code: "timeout",
+          details: { limit: 50 },
+        });
+        await expect(log.ask("other", "mine", { timeoutMs: 500 })).rejects.toMatchObject({
+          code: "unavailable",
+          details: { listeners: 0 },
+        });
+        for (const each of stop) each();
+        await vi.waitFor(
+          async () =>
+            await expect(log.ask("runs", "mine", { timeoutMs: 500 })).rejects.toMatchObject({
+              code: "unavailable",
+            }),
+          deadline,
+        );
+      });
+    });
+
     describe("append", () => {
       test("stores a commit as it was given, and every way of reading gives the same", async () => {
         const log = await open();

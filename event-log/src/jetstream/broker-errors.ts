@@ -86,3 +86,30 @@ function codeOfThrown(error: unknown): ErrorCode {
   }
   return "internal";
 }
+
+/** A question that was not answered: nobody listens, nobody answered in time, or the broker is away. */
+export function toAskError(error: unknown, topic: string, timeoutMs: number): MillraceError {
+  const nobody =
+    error instanceof errors.NoRespondersError ||
+    (error instanceof errors.RequestError && error.isNoResponders());
+  if (nobody) {
+    return new MillraceError("unavailable", `Nobody answers questions about ${topic} now. Start a worker.`, {
+      cause: error,
+      details: { listeners: 0 },
+    });
+  }
+  if (
+    error instanceof errors.TimeoutError ||
+    (error instanceof errors.RequestError && error.cause instanceof errors.TimeoutError)
+  ) {
+    return new MillraceError(
+      "timeout",
+      `A question about ${topic} was not answered within ${timeoutMs} ms.`,
+      {
+        cause: error,
+        details: { limit: timeoutMs },
+      },
+    );
+  }
+  return toMillraceError(error, `Asking about ${topic}`);
+}

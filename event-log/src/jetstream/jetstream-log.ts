@@ -13,10 +13,11 @@
  * cuts and repeats, and with kill -9.
  */
 import type { JetStreamClient, JetStreamManager } from "@nats-io/jetstream";
-import type { NatsConnection, Subscription } from "nats";
+import type { Msg, NatsConnection, Subscription } from "nats";
 import {
   announceSubject,
   anyTypeSubject,
+  askSubject,
   assertWorkflowId,
   assertWorkflowType,
   epochOf,
@@ -44,7 +45,7 @@ import type {
 import type { LeaseStore } from "../lease-store.ts";
 import { settleAppend, type AppendPolicy } from "../settle-append.ts";
 import { verdictOf } from "../verdict-of.ts";
-import { toMillraceError } from "./broker-errors.ts";
+import { toAskError, toMillraceError } from "./broker-errors.ts";
 import { headersOf } from "./commit-message.ts";
 import { CommitPublisher } from "./commit-publisher.ts";
 import { JetStreamTaskQueues } from "./jetstream-task-queues.ts";
@@ -323,6 +324,36 @@ export class JetStreamLog implements EventLog {
       subscription.unsubscribe();
       this.#topics.delete(topic);
     };
+  }
+
+  async ask(topic: string, question: string, { timeoutMs }: { readonly timeoutMs: number }): Promise<string> {
+    return await this.#fromLeader(async () => {
+      const subject = askSubject(this.namespace, topic);
+      const answer = await this.#parts.connection
+        .request(subject, question, { timeout: timeoutMs })
+        .catch((error: unknown) => {
+          throw toAskError(error, topic, timeoutMs);
+        });
+      return answer.string();
+    });
+  }
+
+  answer(topic: string, handler: (question: string) => Promise<string | null>): () => void {
+    this.#requireOpen();
+    const subscription = this.#parts.connection.subscribe(askSubject(this.namespace, topic), {
+      callback: (_error, message) => this.#respond(message, handler),
+    });
+    return () => subscription.unsubscribe();
+  }
+
+  #respond(message: Msg, handler: (question: string) => Promise<string | null>): void {
+    handler(message.string()).then(
+      (answer) => {
+        if (answer !== null && this.#status !== "closed") message.respond(answer);
+      },
+      // The asker's time-out tells it.
+      () => undefined,
+    );
   }
 
   status(): LogStatus {

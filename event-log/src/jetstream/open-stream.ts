@@ -42,7 +42,7 @@ export async function openStream(
       // A full log is an error for the writer, never the silent loss of the oldest commits.
       discard: DiscardPolicy.New,
       discard_new_per_subject: true,
-      max_msgs_per_subject: limits.runCommits,
+      max_msgs_per_subject: limits.subjectCommits,
       max_bytes: options.bytesMax,
       max_age: 0,
       allow_direct: true,

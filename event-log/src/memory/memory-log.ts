@@ -66,6 +66,7 @@ export function createMemoryLog(options: MemoryLogOptions = {}): EventLog {
   const statusListeners = new Set<(status: LogStatus) => void>();
   const topicListeners = new Map<string, Set<(value: number) => void>>();
   const followers = new Set<MemoryFollower>();
+  const ownAnswerers = new Set<(topic: string, question: string) => Promise<string | null> | null>();
   const closing = new AbortController();
 
   function setStatus(next: LogStatus): void {
@@ -270,6 +271,62 @@ export function createMemoryLog(options: MemoryLogOptions = {}): EventLog {
       topicListeners.set(topic, listeners.add(listener));
       return () => listeners.delete(listener);
     },
+    async ask(topic, question, { timeoutMs }) {
+      requireConnected();
+      const asked = [...stream().answerers]
+        .map((answerer) => answerer(topic, question))
+        .filter((answer) => answer !== null);
+      if (asked.length === 0) {
+        throw new MillraceError(
+          "unavailable",
+          `Nobody answers questions about ${topic} now. Start a worker.`,
+          {
+            details: { listeners: 0 },
+          },
+        );
+      }
+      const ended = new AbortController();
+      const late = delay(timeoutMs, undefined, {
+        signal: AbortSignal.any([ended.signal, closing.signal]),
+      }).then(() => {
+        throw new MillraceError(
+          "timeout",
+          `A question about ${topic} was not answered within ${timeoutMs} ms.`,
+          { details: { limit: timeoutMs } },
+        );
+      });
+      const own = asked.map(
+        (answer) =>
+          new Promise<string>((resolve) => {
+            answer.then(
+              (text) => void (text !== null && resolve(text)),
+              // The asker's time-out tells it.
+              () => undefined,
+            );
+          }),
+      );
+      try {
+        return await Promise.race([late, ...own]);
+      } catch (error) {
+        requireOpen();
+        throw error;
+      } finally {
+        late.catch(() => undefined);
+        ended.abort();
+      }
+    },
+    answer(topic, handler) {
+      requireOpen();
+      const answerer = (asked: string, question: string): Promise<string | null> | null =>
+        asked === topic && status === "connected" ? handler(question) : null;
+      const { answerers } = stream();
+      answerers.add(answerer);
+      ownAnswerers.add(answerer);
+      return () => {
+        stream().answerers.delete(answerer);
+        ownAnswerers.delete(answerer);
+      };
+    },
     status: () => status,
     onStatus(listener) {
       statusListeners.add(listener);
@@ -283,6 +340,7 @@ export function createMemoryLog(options: MemoryLogOptions = {}): EventLog {
       tasks.close();
       offConnected();
       stream().topics.delete(onTopic);
+      for (const answerer of ownAnswerers) stream().answerers.delete(answerer);
       await Promise.all([...followers].map((follower) => follower.stop()));
     },
   };

@@ -76,6 +76,8 @@ export interface MemoryStream {
   readonly topics: Set<(topic: string, value: number) => void>;
   /** Payloads that were too large for the log, by key, oldest first. */
   readonly blobs: Map<string, MemoryBlob>;
+  /** Who answers questions: null for a question that is not its own. */
+  readonly answerers: Set<(topic: string, question: string) => Promise<string | null> | null>;
   /** Told after each stored commit. */
   readonly stored: Set<() => void>;
 }
@@ -90,7 +92,7 @@ export interface MemoryServerOptions {
   readonly clock?: () => number;
   /** Calls back after a delay. Default: the machine's timers. */
   readonly wake?: (delayMs: number, callback: () => void) => () => void;
-  /** Default: `limits.runCommits`. */
+  /** Default: `limits.subjectCommits`. */
   readonly runCommitsMax?: number;
 }
 
@@ -99,7 +101,7 @@ export function createMemoryServer(options: MemoryServerOptions = {}): MemorySer
   const clock = options.clock ?? Date.now;
   const wake = options.wake ?? systemWake;
   const keys = new Map<string, MemoryKeys>();
-  const runCommitsMax = options.runCommitsMax ?? limits.runCommits;
+  const runCommitsMax = options.runCommitsMax ?? limits.subjectCommits;
   const streams = new Map<string, Stream>();
   const connectedListeners = new Set<(connected: boolean) => void>();
   let connected = true;
@@ -118,6 +120,7 @@ export function createMemoryServer(options: MemoryServerOptions = {}): MemorySer
       tasks: createMemoryTaskStore(),
       topics: new Set(),
       blobs: new Map(),
+      answerers: new Set(),
       stored: new Set(),
     };
   }
@@ -204,6 +207,7 @@ export function createMemoryServer(options: MemoryServerOptions = {}): MemorySer
       const after = createStream();
       for (const listener of before.stored) after.stored.add(listener);
       for (const listener of before.topics) after.topics.add(listener);
+      for (const answerer of before.answerers) after.answerers.add(answerer);
       streams.set(namespace, after);
     },
   };
