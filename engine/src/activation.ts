@@ -15,8 +15,9 @@
 import {
   isMillraceError,
   MillraceError,
+  noAttributes,
   stepKey,
-  type AttributeValue,
+  type Attributes,
   type EventData,
   type WorkflowEvent,
 } from "@millrace/schemas";
@@ -84,7 +85,7 @@ export class Activation {
   readonly compensations: Compensation[] = [];
   /** Requests by the promise that `ctx` gave for them: what `ctx.race` may cancel. */
   readonly promises = new WeakMap<Promise<unknown>, Request>();
-  readonly attributes: Map<string, AttributeValue>;
+  attributes: Attributes;
   /** True while events are brought behind which the history has decisions of the code. */
   replaying = false;
   readonly #occurrences = new Map<string, number>();
@@ -107,7 +108,7 @@ export class Activation {
 
   constructor(what: ActivationInput) {
     this.what = what;
-    this.attributes = new Map(Object.entries(what.start.attributes ?? {}));
+    this.attributes = what.start.attributes ?? noAttributes;
   }
 
   /** True once the run number is over for the code: nothing more reaches it. */
@@ -444,7 +445,7 @@ export class Activation {
       ...start,
       version: version ?? start.version,
       input: asStored(input, "input of the continued run"),
-      ...(this.attributes.size === 0 ? {} : { attributes: Object.fromEntries(this.attributes) }),
+      ...(Object.keys(this.attributes).length === 0 ? {} : { attributes: this.attributes }),
     };
     const kept = [...this.#signals.values()].flat();
     return [

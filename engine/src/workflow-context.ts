@@ -3,6 +3,7 @@ import { createHash } from "node:crypto";
 import {
   assertWorkflowId,
   assertWorkflowType,
+  changedAttributes,
   limits,
   MillraceError,
   parseStepRef,
@@ -299,14 +300,11 @@ export function createContext(activation: Activation, scope: Scope): WorkflowCon
     },
     setAttributes(attributes: EventData<"AttributesUpserted">["attributes"]) {
       if (!activation.mayAct("ctx.setAttributes")) return;
-      const merged = new Map(activation.attributes);
-      for (const [key, value] of Object.entries(attributes)) {
-        if (value === null) merged.delete(key);
-        else merged.set(key, value);
-      }
-      assertAttributes(workflowId, merged);
-      activation.attributes.clear();
-      for (const [key, value] of merged) activation.attributes.set(key, value);
+      activation.attributes = changedAttributes(
+        activation.attributes,
+        attributes,
+        `ctx.setAttributes of ${workflowId}`,
+      );
       activation.decide({ type: "AttributesUpserted", data: { attributes: { ...attributes } } });
     },
     progress(progress: { readonly current?: number; readonly total?: number; readonly message?: string }) {
@@ -373,26 +371,6 @@ function assertQueue(key: string, queue: unknown): void {
 function assertMs(what: string, which: string, ms: number | undefined): void {
   if (ms === undefined || (Number.isFinite(ms) && ms >= 0)) return;
   throw new RangeError(`${what} has a ${which} of ${ms} ms. Give a number of milliseconds, or leave it out.`);
-}
-
-function assertAttributes(workflowId: string, attributes: ReadonlyMap<string, unknown>): void {
-  if (attributes.size > limits.attributes) {
-    throw new MillraceError(
-      "limit_exceeded",
-      `ctx.setAttributes of ${workflowId} refused: ${attributes.size} attributes, the limit is ${limits.attributes}.`,
-      { details: { limit: limits.attributes, actual: attributes.size } },
-    );
-  }
-  for (const [key, value] of attributes) {
-    const chars = Math.max(key.length, String(value).length);
-    if (key.length > 0 && chars <= limits.attributeChars) continue;
-    throw new MillraceError(
-      "limit_exceeded",
-      `ctx.setAttributes of ${workflowId} refused: attribute ${JSON.stringify(key.slice(0, 60))} has ${chars} ` +
-        `characters, the limit is 1 to ${limits.attributeChars}. Shorten it.`,
-      { details: { limit: limits.attributeChars, actual: chars } },
-    );
-  }
 }
 
 function neverSettles(): Promise<never> {

@@ -104,6 +104,14 @@ export class SealedLog implements EventLog {
     return this.stored.onAnnounce(topic, listener);
   }
 
+  ask(topic: string, question: string, options: { readonly timeoutMs: number }): Promise<string> {
+    return this.stored.ask(topic, question, options);
+  }
+
+  answer(topic: string, handler: (question: string) => Promise<string | null>): () => void {
+    return this.stored.answer(topic, handler);
+  }
+
   status(): LogStatus {
     return this.stored.status();
   }
