@@ -28,9 +28,12 @@ it("npm start: the curl of its ready line starts a run whose updates reach its e
     const ready = await within(
       "the ready line",
       90_000,
-      new Promise<string>((resolve) => {
+      new Promise<string>((resolve, reject) => {
         lines.on("line", (line) => {
           if (line.startsWith("millrace is ready")) resolve(line);
+        });
+        server.on("close", (status) => {
+          reject(new Error(`npm start ended with ${status}`));
         });
       }),
     );
@@ -65,7 +68,7 @@ it("npm start: the curl of its ready line starts a run whose updates reach its e
   } finally {
     server.kill("SIGTERM");
     const code = await within("it drains", 30_000, ended);
-    const left = await Promise.all([url, natsUrl].map(answers));
+    const left = await Promise.all([url, natsUrl].filter((each) => each !== "").map(answers));
     await folder.remove();
     // npm's end is the server's end: a shell in between would have died alone and left server and broker behind.
     expect({ code, left }).toEqual({ code: 0, left: [false, false] });
