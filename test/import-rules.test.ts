@@ -43,7 +43,7 @@ const pureFiles = new Set([
   "event-log/src/queue-rate.ts",
   "event-log/src/verdict-of.ts",
 ]);
-const pureLibraries = new Set(["valibot", "@standard-schema/spec", "@millrace/schemas"]);
+const pureLibraries = new Set(["valibot", "@standard-schema/spec", "@millrace/schemas", "croner"]);
 const impureGlobals = new Set([
   "process",
   "setTimeout",

@@ -17,6 +17,7 @@ import {
   limits,
   MillraceError,
   parseStepRef,
+  scheduleType,
   stepKey,
   type ErrorInfo,
   type RunState,
@@ -103,7 +104,7 @@ export class Commands {
 
   async #load(id: string): Promise<RunState> {
     const state = foldHistory(await this.#deps.log.load(id));
-    if (state === null) {
+    if (state === null || state.type === scheduleType) {
       throw new MillraceError("workflow_not_found", `There is no run ${id}. Start it, or check its id.`);
     }
     // A run that a worker executes moves on without us: its state would be stale at once.

@@ -6,11 +6,14 @@ import {
   isClosed,
   isClosingEvent,
   isMillraceError,
+  isoTime,
   MillraceError,
   parseStepRef,
   type EventData,
   type Fleet,
   type RunState,
+  type ScheduledRun,
+  type ScheduleState,
   type WorkflowEvent,
 } from "@millrace/schemas";
 import { asStored } from "./as-stored.ts";
@@ -40,7 +43,9 @@ import type {
   WorkflowHandle,
 } from "./millrace.ts";
 import { Results } from "./results.ts";
-import { startWorker, type Worker, type WorkerOptions } from "./worker.ts";
+import { createScheduleCommands } from "./schedules/schedule-commands.ts";
+import type { Schedules } from "./schedules/schedules.ts";
+import { startWorker, type ScheduleActions, type Worker, type WorkerOptions } from "./worker.ts";
 
 export interface ConnectOptions extends Partial<EventLogOptions> {
   /** An event log that is open already; it stays open on `close`. Default: one is opened from the other options. */
@@ -88,6 +93,7 @@ const commandCacheMax = 10_000;
 class Connection implements Millrace {
   readonly log: EventLog;
   readonly driver;
+  readonly schedules: Schedules;
   readonly #deps: ConnectionDeps;
   readonly #results: Results;
   readonly #commands: Commands;
@@ -106,6 +112,14 @@ class Connection implements Millrace {
       cacheMax: commandCacheMax,
     });
     this.driver = createDriver(this.#commands, deps.random);
+    this.schedules = createScheduleCommands({
+      log: deps.log,
+      clock: deps.clock,
+      checkStart: (type, definition, input, allowUnregistered) =>
+        this.#checkStart(type, definition, input, allowUnregistered),
+      start: (schedule, run) =>
+        this.#startScheduled(schedule, run, this.#definitions.get(schedule.spec.workflow.type) ?? null),
+    });
   }
 
   async worker(options: WorkerOptions): Promise<Worker> {
@@ -114,8 +128,14 @@ class Connection implements Millrace {
       start: (parent, started) => this.#startChild(parent, started),
       requestCancel: (child, terminate, reason) => this.#cancelChild(child, terminate, reason),
     };
+    const schedules: ScheduleActions = {
+      start: (schedule, run, definition) => this.#startScheduled(schedule, run, definition),
+      cancel: async (id, reason) => {
+        await this.#handle(id).cancel({ reason });
+      },
+    };
     const worker = await startWorker(
-      { log, logger, clock, random, results: this.#results, tasks: noTaskQueues, children },
+      { log, logger, clock, random, results: this.#results, tasks: noTaskQueues, children, schedules },
       options,
     );
     if (this.#closing !== null) {
@@ -219,6 +239,36 @@ class Connection implements Millrace {
     };
   }
 
+  async #checkStart(
+    type: string,
+    given: AnyWorkflowDefinition | null,
+    input: unknown,
+    allowUnregistered: boolean,
+  ): Promise<unknown> {
+    const stored = storedInput(type, input);
+    const definition = given ?? this.#definitions.get(type);
+    if (definition !== undefined) await parseInput(definition, stored);
+    else if (!allowUnregistered && this.log.registeredType(type) === null)
+      throw typeUnknown("Schedule", type);
+    return stored;
+  }
+
+  async #startScheduled(
+    schedule: ScheduleState,
+    run: ScheduledRun,
+    definition: AnyWorkflowDefinition | null,
+  ): Promise<void> {
+    const { type, input, attributes, timeoutMs } = schedule.spec.workflow;
+    if (definition !== null) await parseInput(definition, input);
+    await this.#start(type, input, {
+      ...(definition === null ? {} : defaultsOf(definition)),
+      ...(timeoutMs === null ? {} : { timeoutMs }),
+      id: run.id,
+      attributes: { ...attributes, schedule: schedule.id, scheduledAt: isoTime(run.tick) },
+      allowUnregistered: true,
+    });
+  }
+
   close(): Promise<void> {
     this.#closing ??= this.#close();
     return this.#closing;
@@ -244,11 +294,7 @@ class Connection implements Millrace {
       options.allowUnregistered !== true &&
       !this.#definitions.has(type)
     ) {
-      throw new MillraceError(
-        "workflow_type_unknown",
-        `Start of ${id} refused: no worker has ever registered workflow type ${type}. Start a worker that hosts it, ` +
-          'pass "allowUnregistered": true, or drive it from outside with "driver": "external".',
-      );
+      throw typeUnknown(`Start of ${id}`, type, ', or drive it from outside with "driver": "external"');
     }
     const plan = options.steps ?? (driver === "code" ? registered?.plan : undefined) ?? [];
     for (const step of plan) parseStepRef(step);
@@ -408,6 +454,14 @@ function assertSignal(definition: AnyWorkflowDefinition, name: string, payload: 
     "invalid_input",
     `Signal ${name} to workflow type ${definition.type} refused: ${issue}. Send a payload that fits its schema.`,
     { details: { type: definition.type, signal: name } },
+  );
+}
+
+function typeUnknown(what: string, type: string, orElse = ""): MillraceError {
+  return new MillraceError(
+    "workflow_type_unknown",
+    `${what} refused: no worker has ever registered workflow type ${type}. Start a worker that hosts it, ` +
+      `pass "allowUnregistered": true${orElse}.`,
   );
 }
 

@@ -45,4 +45,11 @@ export { collectGarbage, type GarbageOptions, type GarbageReport } from "./paylo
 export type { AskOptions } from "./questions.ts";
 export type { ChildOptions } from "./requests.ts";
 export type { RetryPolicy } from "./retry.ts";
+export type {
+  ScheduleCreateOptions,
+  ScheduledStart,
+  ScheduleOptions,
+  Schedules,
+  ScheduleTriggered,
+} from "./schedules/schedules.ts";
 export type { DrainOptions, Worker, WorkerOptions, WorkerStats } from "./worker.ts";

@@ -3,6 +3,7 @@ import type { EventLog } from "@millrace/event-log";
 import type { Attributes, BeginOutcome, ErrorInfo, Fleet } from "@millrace/schemas";
 import type { WorkflowDefinition } from "./definition.ts";
 import type { AskOptions } from "./questions.ts";
+import type { Schedules } from "./schedules/schedules.ts";
 import type { Worker, WorkerOptions } from "./worker.ts";
 
 export interface StartOptions {
@@ -131,6 +132,8 @@ export interface Millrace {
   readonly log: EventLog;
   /** The driver protocol call by call; {@link Millrace.drive} is the comfortable form. */
   readonly driver: Driver;
+  /** Runs that are started by the clock. */
+  readonly schedules: Schedules;
   /**
    * Starts a run that this process orchestrates, or goes on with it when the same start was made before.
    *

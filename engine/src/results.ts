@@ -11,6 +11,7 @@ import {
   isClosingEvent,
   isMillraceError,
   MillraceError,
+  scheduleType,
   type ClosingEvent,
   type WorkflowEvent,
 } from "@millrace/schemas";
@@ -155,7 +156,7 @@ export class Results {
 
   async #closingOf(id: string): Promise<readonly WorkflowEvent[] | null> {
     const last = await this.#log.last(id);
-    if (last === null) {
+    if (last === null || last.type === scheduleType) {
       throw new MillraceError("workflow_not_found", `There is no run ${id}. Start it, or check its id.`);
     }
     return this.#closingEvents(last);

@@ -7,7 +7,15 @@
  * W3 `drain` starts nothing new, lets running steps end and be recorded, then lets go. So does the hand-over of a shard.
  */
 import type { CommitHead, EventLog, Follower, StoredCommit } from "@millrace/event-log";
-import { assertGroup, laneOf, MillraceError, shardOf } from "@millrace/schemas";
+import {
+  assertGroup,
+  laneOf,
+  MillraceError,
+  scheduleType,
+  shardOf,
+  type ScheduledRun,
+  type ScheduleState,
+} from "@millrace/schemas";
 import { newUlid } from "./new-ulid.ts";
 import type { AnyWorkflowDefinition } from "./definition.ts";
 import { DueTimers, wakeDelayMaxMs, type Clock } from "./due-timers.ts";
@@ -20,6 +28,7 @@ import { answerQuestion, questionTopic } from "./questions.ts";
 import type { Results, ResultsFeed } from "./results.ts";
 import type { Run, RunDeps } from "./run.ts";
 import { RunTable } from "./run-table.ts";
+import { Scheduler } from "./schedules/scheduler.ts";
 import { StepSlots } from "./step-slots.ts";
 
 export interface WorkerOptions {
@@ -80,6 +89,13 @@ export interface Worker {
   drain(options?: DrainOptions): Promise<void>;
 }
 
+/** What is done with a schedule's runs; both may be repeated. */
+export interface ScheduleActions {
+  /** `definition`: what the run starts on, null when that is not here. */
+  start(schedule: ScheduleState, run: ScheduledRun, definition: AnyWorkflowDefinition | null): Promise<void>;
+  cancel(id: string, reason: string): Promise<void>;
+}
+
 export interface WorkerDeps {
   readonly log: EventLog;
   readonly logger: Logger;
@@ -88,6 +104,7 @@ export interface WorkerDeps {
   readonly results: Results;
   readonly tasks: RunDeps["tasks"];
   readonly children: Omit<RunDeps["children"], "watchParent">;
+  readonly schedules: ScheduleActions;
 }
 
 /** How long a drained worker waits for the log's answers: a broker that is away must not hold up the process. */
@@ -112,6 +129,7 @@ class LogWorker implements Worker, ShardHost {
   readonly #deps: WorkerDeps;
   readonly #definitions = new Map<string, Map<string, AnyWorkflowDefinition>>();
   readonly #table: RunTable;
+  readonly #scheduler: Scheduler;
   readonly #slots: StepSlots;
   readonly #timers: DueTimers;
   readonly #options: WorkerOptions;
@@ -160,6 +178,26 @@ class LogWorker implements Worker, ShardHost {
       logger: deps.logger,
       timers: this.#timers,
     });
+    this.#scheduler = new Scheduler({
+      log: deps.log,
+      logger: deps.logger,
+      clock: deps.clock,
+      timers: this.#timers,
+      writer: this.session,
+      inShard: (id) => this.#ownership?.holdsAny(this.#shardOf(id)) === true,
+      owns: (type, id) => this.#ownership?.holdsType(type, this.#shardOf(id)) === true,
+      start: (schedule, run) =>
+        deps.schedules.start(schedule, run, this.#definitionToStart(schedule.spec.workflow.type)),
+      cancel: (id, reason) => deps.schedules.cancel(id, reason),
+    });
+  }
+
+  /** What a new run starts on: the version registered last, which another worker may host. */
+  #definitionToStart(type: string): AnyWorkflowDefinition | null {
+    const versions = this.#definitions.get(type);
+    const version = this.#deps.log.registeredType(type)?.version;
+    if (version !== undefined) return versions?.get(version) ?? null;
+    return [...(versions?.values() ?? [])].at(-1) ?? null;
   }
 
   #shardOf(id: string): number {
@@ -244,8 +282,13 @@ class LogWorker implements Worker, ShardHost {
     const types = [...this.#definitions.keys()];
     const heads: CommitHead[] = [];
     // W1: the tail runs already, and admits what is appended from here on.
-    await this.#deps.log.heads((head) => void heads.push(head), { types, shards });
-    for (const head of heads) this.#table.takeOver(head);
+    await this.#deps.log.heads((head) => void heads.push(head), {
+      types: [...types, scheduleType],
+      shards,
+    });
+    for (const head of heads)
+      if (head.type === scheduleType) this.#scheduler.adopt(head);
+      else this.#table.takeOver(head);
   }
 
   handOver(scopes: readonly ShardScope[]): readonly Promise<void>[] {
@@ -268,6 +311,7 @@ class LogWorker implements Worker, ShardHost {
       return scope !== undefined && (lane === null || scope.lanes.has(laneOf(lane)));
     });
     for (const run of runs) leaving.get(this.#shardOf(run.id))?.runs.push(run);
+    this.#scheduler.release();
     return [...leaving.values()].map((scope) => scope.runs);
   }
 
@@ -317,6 +361,7 @@ class LogWorker implements Worker, ShardHost {
     this.#drainMs = deadlineMs;
     this.#stopAnswering();
     this.#table.close();
+    const schedulerAtRest = this.#scheduler.stop();
     const tailEnded = this.#follower?.stop().catch((error: unknown) => {
       this.#deps.logger.warn(
         { session: this.session },
@@ -326,7 +371,7 @@ class LogWorker implements Worker, ShardHost {
     await this.#ownership?.leave();
     // Shards that were being handed over or let go as the drain began have runs of their own.
     await this.#bringToRest(this.#table.inMemory(), deadlineMs);
-    await this.#within(recordingMs, Promise.all([tailEnded, this.#slots.close()]));
+    await this.#within(recordingMs, Promise.all([tailEnded, schedulerAtRest, this.#slots.close()]));
     this.#timers.clear();
     this.#deps.results.detachFeed(this.#feed);
   }
@@ -352,6 +397,8 @@ class LogWorker implements Worker, ShardHost {
   }
 
   #onCommit(commit: StoredCommit): void {
+    if (commit.type === scheduleType) return this.#scheduler.receive(commit);
+    this.#scheduler.observe(commit);
     // Our own commits settle their waiters when they are acknowledged, as long as the run is here.
     if (commit.writer === this.session && this.#table.holds(commit.workflowId)) return;
     this.#deps.results.observe(commit);

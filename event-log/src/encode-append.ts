@@ -1,4 +1,4 @@
-import { assertWorkflowId, assertWorkflowType, encodeCommit, limits, MillraceError } from "@millrace/schemas";
+import { assertSubjectType, assertWorkflowId, encodeCommit, limits, MillraceError } from "@millrace/schemas";
 import type { AppendRequest } from "./event-log.ts";
 
 const utf8 = new TextEncoder();
@@ -11,7 +11,7 @@ const ulid = /^[0-7][0-9A-HJKMNP-TV-Z]{25}$/;
 export function encodeAppend(request: AppendRequest): Uint8Array {
   const { commitId, workflowId, type, expected } = request;
   assertWorkflowId(workflowId);
-  assertWorkflowType(type);
+  assertSubjectType(type);
   if (!ulid.test(commitId)) {
     throw new MillraceError(
       "invalid_request",

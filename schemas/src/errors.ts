@@ -25,6 +25,8 @@ const codes = {
   workflow_not_external: { retryable: false },
   step_not_begun: { retryable: false },
   attempt_superseded: { retryable: false },
+  schedule_not_found: { retryable: false },
+  schedule_exists: { retryable: false },
   query_unknown: { retryable: false },
   update_unknown: { retryable: false },
   update_refused: { retryable: false },

@@ -1,4 +1,5 @@
 import * as v from "valibot";
+import { scheduleEventSchemas } from "./schedule-events.ts";
 
 /** An error as stored in the log and sent to clients. */
 export const ErrorInfo = v.object({
@@ -182,6 +183,7 @@ export const eventSchemas = {
   CompensationCompleted: v.object({ ...attempt, output: v.optional(v.unknown()) }),
   /** Final: after its last attempt. The compensations registered before it go on. */
   CompensationFailed: v.object({ ...attempt, error: ErrorInfo }),
+  ...scheduleEventSchemas,
 } as const;
 
 export type EventType = keyof typeof eventSchemas;

@@ -1,6 +1,7 @@
 import * as v from "valibot";
 import type { ErrorCode } from "./errors.ts";
 import { AttributeValue, type ErrorInfo } from "./events.ts";
+import { ScheduleRequest } from "./schedule-spec.ts";
 
 /** valibot takes an array for a record with the keys 0, 1, ... */
 const attributes = v.pipe(
@@ -45,6 +46,27 @@ export const StepBeginRequest = v.strictObject({
 export const RunCompleteRequest = v.strictObject({ output: v.optional(v.unknown()) });
 export const RunFailRequest = v.strictObject({
   error: v.object({ message: v.string(), name: v.optional(v.string()), code: v.optional(v.string()) }),
+});
+
+/** Body of `POST /v1/schedules`. */
+export const ScheduleCreateRequest = v.strictObject({
+  id: v.string(),
+  ...ScheduleRequest.entries,
+  allowUnregistered: v.optional(v.boolean()),
+});
+/** Body of `PUT /v1/schedules/{id}`: the whole schedule. */
+export const ScheduleUpdateRequest = v.strictObject({
+  ...ScheduleRequest.entries,
+  allowUnregistered: v.optional(v.boolean()),
+});
+export const ScheduleTriggerRequest = v.strictObject({
+  by: v.optional(v.pipe(v.string(), v.maxLength(256))),
+});
+/** Times are ISO 8601, both inclusive. */
+export const ScheduleBackfillRequest = v.strictObject({
+  from: v.string(),
+  to: v.string(),
+  by: v.optional(v.pipe(v.string(), v.maxLength(256))),
 });
 
 /** Answer of `begin`: what the driver does now. */

@@ -2,10 +2,12 @@ import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import {
   assertNamespace,
+  assertSubjectType,
   assertWorkflowId,
   assertWorkflowType,
   fnv1a,
   parseStepRef,
+  scheduleType,
   shardOf,
   stepKey,
 } from "./ids.ts";
@@ -41,6 +43,14 @@ describe("ids", () => {
     undefined,
   ])("%j is none: it would be another subject, or more than one", (id) => {
     expect(codeOf(() => assertWorkflowId(id))).toBe("invalid_id");
+  });
+
+  test("a type that begins with _ is Millrace's own, and says so; only the schedules' may stand in the log", () => {
+    expect(() => assertWorkflowType("_order")).toThrow(/begin with _ are reserved/);
+    expect(codeOf(() => assertWorkflowType(scheduleType))).toBe("invalid_id");
+    expect(codeOf(() => assertSubjectType("_order"))).toBe("invalid_id");
+    expect(() => assertSubjectType(scheduleType)).not.toThrow();
+    expect(() => assertWorkflowType("order_")).not.toThrow();
   });
 
   test("a message about length names the limit and the actual, and does not repeat what is huge", () => {

@@ -21,9 +21,30 @@ export function assertWorkflowId(value: unknown): asserts value is string {
   assertToken("Workflow id", value, limits.workflowIdChars);
 }
 
-/** `[A-Za-z0-9_-]{1,64}`; else `invalid_id`. */
+/** The type under which schedules stand in the log: `mr.<ns>.<shard>._schedule.<scheduleId>`. */
+export const scheduleType = "_schedule";
+
+/** `[A-Za-z0-9_-]{1,64}`, not beginning with `_`, which is for Millrace's own; else `invalid_id`. */
 export function assertWorkflowType(value: unknown): asserts value is string {
   assertToken("Workflow type", value, limits.workflowTypeChars);
+  if (!value.startsWith("_")) return;
+  throw new MillraceError(
+    "invalid_id",
+    `Workflow type ${JSON.stringify(value)} is not valid: types that begin with _ are reserved. Choose another first character.`,
+  );
+}
+
+/** What may stand in the log as a type: a workflow type, or {@link scheduleType}. */
+export function assertSubjectType(value: unknown): asserts value is string {
+  if (value !== scheduleType) assertWorkflowType(value);
+}
+
+/**
+ * `[A-Za-z0-9_-]{1,80}`; else `invalid_id`. Schedules and runs share one space of ids: neither can have the id of the
+ * other.
+ */
+export function assertScheduleId(value: unknown): asserts value is string {
+  assertToken("Schedule id", value, limits.scheduleIdChars);
 }
 
 /** `[A-Za-z0-9_-]{1,32}`; else `invalid_id`. */

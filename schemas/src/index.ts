@@ -71,6 +71,10 @@ export {
   ReasonRequest,
   RunCompleteRequest,
   RunFailRequest,
+  ScheduleBackfillRequest,
+  ScheduleCreateRequest,
+  ScheduleTriggerRequest,
+  ScheduleUpdateRequest,
   StartRequest,
   StepBeginRequest,
   StepCompleteRequest,
@@ -83,12 +87,15 @@ export {
 export {
   assertNamespace,
   assertQueueName,
+  assertScheduleId,
+  assertSubjectType,
   assertWorkflowId,
   assertWorkflowType,
   blobKey,
   fnv1a,
   parseBlobKey,
   parseStepRef,
+  scheduleType,
   shardOf,
   stepKey,
   type StepRef,
@@ -157,3 +164,25 @@ export {
   type TaskNames,
   type TaskPriority,
 } from "./subjects.ts";
+export {
+  type ScheduledRun,
+  type ScheduleMemo,
+  type SkippedTicks,
+  type TriggerKind,
+} from "./schedule-events.ts";
+export { toScheduleRow, type ScheduledRunRow, type ScheduleRow } from "./schedule-row.ts";
+export {
+  OverlapPolicy,
+  scheduleDefaults,
+  ScheduleRequest,
+  type ScheduledWorkflow,
+  type ScheduleSpec,
+  type StoredScheduleSpec,
+} from "./schedule-spec.ts";
+export {
+  evolveSchedule,
+  specSequenceOf,
+  type ScheduleCommit,
+  type ScheduleState,
+  type ScheduleStatus,
+} from "./schedule-state.ts";

@@ -51,6 +51,24 @@ export const limits = {
   /** Search attributes of one run, and characters of a key or a value. */
   attributes: 32,
   attributeChars: 256,
+  /** Schedules of one namespace that are not deleted. */
+  schedules: 10_000,
+  /** Characters of a schedule id: the ids of its runs are that and a time, and must fit `workflowIdChars`. */
+  scheduleIdChars: 80,
+  /** Shortest interval of a schedule, milliseconds. A cron expression's is a second too. */
+  scheduleIntervalMsMin: 1_000,
+  /** Ticks of one backfill, and backfills that wait. */
+  scheduleBackfillTicks: 1_000,
+  scheduleBackfills: 10,
+  /** Runs that one decision of a schedule starts; more follow in the next. */
+  scheduleRunsPerCommit: 100,
+  /** Open runs that a schedule keeps an eye on (of more, under `allow`, the oldest are let go), and runs that wait. */
+  scheduleOpenRuns: 100,
+  scheduleWaitingRuns: 100,
+  /** Runs that a schedule's row shows. */
+  scheduleRecentRuns: 10,
+  /** Missed ticks are counted up to here. */
+  scheduleMissedCounted: 100,
   /** Subscriptions of one socket. */
   subscriptionsPerSocket: 64,
   /** Bytes of one frame from a client. */

@@ -18,6 +18,8 @@ export const payloadFields: {
   ChildWorkflowStarted: ["input"],
   ChildWorkflowClosed: ["output"],
   CompensationCompleted: ["output"],
+  ScheduleCreated: ["input"],
+  ScheduleUpdated: ["input"],
 };
 
 const encoded = {

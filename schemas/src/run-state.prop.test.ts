@@ -23,6 +23,47 @@ const run = fc.integer({ min: 2, max: 4 });
 const optional = <T>(model: { [K in keyof T]: fc.Arbitrary<T[K]> }, ...requiredKeys: (keyof T)[]) =>
   fc.record(model, { requiredKeys });
 
+const scheduledRun = fc.record({
+  tick: small,
+  id: word,
+  kind: fc.constantFrom("tick" as const, "manual" as const, "backfill" as const),
+});
+const spec = fc.record({
+  cron: fc.constantFrom(null, "0 3 * * *"),
+  timeZone: fc.constant("UTC"),
+  everyMs: fc.constant(null),
+  startAt: fc.constant(null),
+  endAt: fc.constant(null),
+  jitterMs: small,
+  overlap: fc.constantFrom(
+    "skip" as const,
+    "buffer-one" as const,
+    "allow" as const,
+    "cancel-previous" as const,
+  ),
+  catchUpWindowMs: small,
+  workflow: fc.record({
+    type: word,
+    attributes: fc.constant({}),
+    timeoutMs: fc.constantFrom(null, 1),
+  }),
+  note: fc.constant(null),
+});
+const memo = fc.record({
+  specSequence: fc.constantFrom(null, 3),
+  createdAt: small,
+  paused: fc.constantFrom(null, { since: 1, reason: null, by: null }),
+  through: small,
+  nextTickAt: fc.constantFrom(null, 7),
+  nextDueAt: fc.constantFrom(null, 8),
+  open: fc.array(scheduledRun, { maxLength: 2 }),
+  waiting: fc.array(scheduledRun, { maxLength: 2 }),
+  backfills: fc.constant([]),
+  counts: fc.record({ triggered: small, skipped: small, missed: small }),
+  recent: fc.constant([]),
+  failure: fc.constant(null),
+});
+
 /** One arbitrary for each event type: a new type does not compile without one. */
 const data = {
   WorkflowStarted: fc.record(
@@ -119,6 +160,17 @@ const data = {
     index: fc.integer({ min: 1, max: 5 }),
     value: small,
   }),
+  ScheduleCreated: fc.record({ spec, input: json, memo }),
+  ScheduleUpdated: fc.record({ spec, input: json, memo }),
+  SchedulePaused: fc.record({ memo }),
+  ScheduleResumed: fc.record({ memo }),
+  ScheduleTriggered: fc.record({
+    runs: fc.array(scheduledRun, { maxLength: 2 }),
+    skipped: fc.constant([]),
+    memo,
+  }),
+  ScheduleStartFailed: fc.record({ run: scheduledRun, error: fc.string(), memo }),
+  ScheduleDeleted: fc.record({ memo }),
 } satisfies Record<EventType, fc.Arbitrary<unknown>>;
 
 const closing: ReadonlySet<string> = new Set([
@@ -134,7 +186,7 @@ const event = fc
   .oneof(
     ...Object.keys(data).map((type) => ({
       arbitrary: fc.constant(type as EventType),
-      weight: closing.has(type) ? 1 : 8,
+      weight: closing.has(type) || type.startsWith("Schedule") ? 1 : 8,
     })),
   )
   .chain((type) => data[type].map((value) => ({ type, data: value }) as WorkflowEvent));

@@ -540,6 +540,15 @@ function apply(state: RunState, event: WorkflowEvent, position: EventPosition): 
       if (!patches.includes(event.data.patch)) patches.push(event.data.patch);
       return;
     }
+    case "ScheduleCreated":
+    case "ScheduleUpdated":
+    case "SchedulePaused":
+    case "ScheduleResumed":
+    case "ScheduleTriggered":
+    case "ScheduleStartFailed":
+    case "ScheduleDeleted":
+      // Of schedules: `schedule-state.ts` folds them.
+      return;
     case "SideEffectRecorded":
       if (event.data.kind === "now" && event.data.index === state.nowValues.length + 1) {
         state.nowValues.push(Number(event.data.value));

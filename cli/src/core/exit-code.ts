@@ -31,11 +31,13 @@ const byErrorCode: Readonly<Record<ErrorCode, ExitCode>> = {
   workflow_not_found: notFound,
   workflow_type_unknown: notFound,
   workflow_version_unknown: notFound,
+  schedule_not_found: notFound,
   route_unknown: notFound,
   subscription_unknown: notFound,
 
   workflow_type_claimed: refused,
   workflow_exists: refused,
+  schedule_exists: refused,
   workflow_closed: refused,
   workflow_not_external: refused,
   step_not_begun: refused,

@@ -113,6 +113,11 @@ export class ShardOwnership {
     return this.#held.get(shard)?.has(laneOf(hosted)) === true;
   }
 
+  /** Whether it holds anything in this shard. */
+  holdsAny(shard: number): boolean {
+    return (this.#held.get(shard)?.size ?? 0) > 0;
+  }
+
   /** Whether it holds any version of the type in this shard. */
   holdsType(type: string, shard: number): boolean {
     const lanes = this.#held.get(shard);

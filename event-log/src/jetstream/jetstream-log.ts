@@ -19,7 +19,7 @@ import {
   anyTypeSubject,
   askSubject,
   assertWorkflowId,
-  assertWorkflowType,
+  assertSubjectType,
   epochOf,
   logNames,
   MillraceError,
@@ -192,7 +192,7 @@ export class JetStreamLog implements EventLog {
   }
 
   async heads(onHead: (head: CommitHead) => void, options: HeadsOptions = {}): Promise<number> {
-    for (const type of options.types ?? []) assertWorkflowType(type);
+    for (const type of options.types ?? []) assertSubjectType(type);
     const { lastSequence } = await this.info();
     if (options.shards?.length === 0) return lastSequence;
     try {
@@ -214,7 +214,7 @@ export class JetStreamLog implements EventLog {
 
   async follow(options: FollowOptions): Promise<Follower> {
     const { after } = options;
-    for (const type of options.types ?? []) assertWorkflowType(type);
+    for (const type of options.types ?? []) assertSubjectType(type);
     if (!Number.isSafeInteger(after) || after < 0) {
       throw new MillraceError("invalid_request", `Cannot follow after ${after}: not a sequence.`);
     }

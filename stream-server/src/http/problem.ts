@@ -23,6 +23,8 @@ export const statusOf: Readonly<Record<ErrorCode, number>> = {
   workflow_not_external: 409,
   step_not_begun: 409,
   attempt_superseded: 409,
+  schedule_not_found: 404,
+  schedule_exists: 409,
   query_unknown: 404,
   update_unknown: 404,
   update_refused: 422,
