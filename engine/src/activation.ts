@@ -211,6 +211,13 @@ export class Activation {
       case "WorkflowReset":
       case "HistoryCopied":
       case "HistoryLimitApproached":
+      case "ScheduleCreated":
+      case "ScheduleUpdated":
+      case "SchedulePaused":
+      case "ScheduleResumed":
+      case "ScheduleTriggered":
+      case "ScheduleStartFailed":
+      case "ScheduleDeleted":
         return;
       case "ProgressReported":
       case "AttributesUpserted":
