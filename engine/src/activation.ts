@@ -21,7 +21,7 @@ import {
   type EventData,
   type WorkflowEvent,
 } from "@millrace/schemas";
-import { asStored } from "./as-stored.ts";
+import { asStored, messageBytesMax } from "./as-stored.ts";
 import { signalIssue, type AnyWorkflowDefinition } from "./definition.ts";
 import {
   CancelledError,
@@ -33,6 +33,7 @@ import {
 } from "./failures.ts";
 import { identityOf } from "./core/event-identity.ts";
 import { requestKey, type Request, type StepRequest, type WaitRequest } from "./requests.ts";
+import { TurnLines } from "./run-logger.ts";
 import { Scope } from "./scope.ts";
 import { ContinueAsNew, createContext } from "./workflow-context.ts";
 
@@ -56,6 +57,8 @@ export interface ActivationInput {
   /** Patches that the history has. */
   readonly recordedPatches: readonly string[];
   readonly now: () => number;
+  /** Bytes of JSON of one payload. */
+  readonly payloadBytesMax: number;
   /** The code acted outside of a turn. */
   readonly onStray: (error: Error) => void;
 }
@@ -88,6 +91,10 @@ export class Activation {
   attributes: Attributes;
   /** True while events are brought behind which the history has decisions of the code. */
   replaying = false;
+  /** True while events are brought whose reactions this or another process has seen already: no line is written again. */
+  silent = false;
+  /** What `ctx.log` wrote since the last turn that is in the log. */
+  readonly lines = new TurnLines();
   readonly #occurrences = new Map<string, number>();
   /** Signals that no wait has taken, by name, oldest first. */
   readonly #signals = new Map<string, EventData<"SignalReceived">[]>();
@@ -250,6 +257,7 @@ export class Activation {
       return asStored(
         this.#read(() => handler(input)),
         `answer to query ${name}`,
+        messageBytesMax,
       );
     } catch (cause) {
       if (isMillraceError(cause)) throw cause;
@@ -375,7 +383,7 @@ export class Activation {
         this.#finish(() => [
           {
             type: "WorkflowCompleted",
-            data: { output: asStored(output, "output of the workflow") },
+            data: { output: asStored(output, "output of the workflow", this.what.payloadBytesMax) },
           },
         ]),
       (error: unknown) => this.#fail(error),
@@ -451,7 +459,7 @@ export class Activation {
     const next: EventData<"WorkflowStarted"> = {
       ...start,
       version: version ?? start.version,
-      input: asStored(input, "input of the continued run"),
+      input: asStored(input, "input of the continued run", this.what.payloadBytesMax),
       ...(Object.keys(this.attributes).length === 0 ? {} : { attributes: this.attributes }),
     };
     const kept = [...this.#signals.values()].flat();
@@ -501,7 +509,11 @@ export class Activation {
           return handler.handle(input ?? null);
         })
         .then(
-          (output) => this.#answer(id, () => ({ id, output: asStored(output, `output of update ${name}`) })),
+          (output) =>
+            this.#answer(id, () => ({
+              id,
+              output: asStored(output, `output of update ${name}`, messageBytesMax),
+            })),
           (error: unknown) => this.#answer(id, () => ({ id, error: this.#updateError(error) })),
         );
     });

@@ -1,6 +1,7 @@
 import { openEventLog, type EventLog, type EventLogOptions } from "@millrace/event-log";
 import {
   assertAttributes,
+  assertTraceparent,
   assertWorkflowId,
   assertWorkflowType,
   isClosed,
@@ -16,7 +17,7 @@ import {
   type ScheduleState,
   type WorkflowEvent,
 } from "@millrace/schemas";
-import { asStored } from "./as-stored.ts";
+import { asStored, messageBytesMax } from "./as-stored.ts";
 import { ask, type AskOptions } from "./questions.ts";
 import { childClosed } from "./run-table.ts";
 import { newUlid } from "./new-ulid.ts";
@@ -31,7 +32,10 @@ import {
 import type { Children, ParentRef, TaskQueues } from "./dispatcher.ts";
 import { systemClock, type Clock } from "./due-timers.ts";
 import { readFleet } from "./fleet/read-fleet.ts";
+import { Interceptors, type Interceptor, type StartCall } from "./interceptors.ts";
 import { silentLogger, type Logger } from "./logger.ts";
+import { assertOpenedPayload, type PayloadOptions } from "./payloads/payloads.ts";
+import { sealLog, type SealedLog } from "./payloads/sealed-log.ts";
 import { createDrivenRun } from "./drive.ts";
 import type {
   DrivenRun,
@@ -54,6 +58,10 @@ export interface ConnectOptions extends Partial<EventLogOptions> {
   readonly clock?: Clock;
   /** In [0, 1): jitter. Default `Math.random`. */
   readonly random?: () => number;
+  /** How payloads stand in the log: a codec, where the large ones go, how large one may be. */
+  readonly payloads?: PayloadOptions;
+  /** Around starts, signals, steps and tasks of this connection, the first one outermost. */
+  readonly interceptors?: readonly Interceptor[];
 }
 
 /**
@@ -67,11 +75,12 @@ export interface ConnectOptions extends Partial<EventLogOptions> {
  * console.log(await handle.result());
  */
 export async function connect(options: ConnectOptions = {}): Promise<Millrace> {
-  const { log: given, logger, clock, random, ...logOptions } = options;
-  const log =
+  const { log: given, logger, clock, random, payloads, interceptors, ...logOptions } = options;
+  const stored =
     given ?? (await openEventLog({ servers: "nats://127.0.0.1:4222", namespace: "default", ...logOptions }));
   return new Connection({
-    log,
+    log: sealLog(stored, payloads),
+    interceptors: new Interceptors(interceptors ?? []),
     ownsLog: given === undefined,
     logger: logger ?? silentLogger,
     clock: clock ?? systemClock,
@@ -80,7 +89,8 @@ export async function connect(options: ConnectOptions = {}): Promise<Millrace> {
 }
 
 interface ConnectionDeps {
-  readonly log: EventLog;
+  readonly log: SealedLog;
+  readonly interceptors: Interceptors;
   readonly ownsLog: boolean;
   readonly logger: Logger;
   readonly clock: Clock;
@@ -91,7 +101,7 @@ interface ConnectionDeps {
 const commandCacheMax = 10_000;
 
 class Connection implements Millrace {
-  readonly log: EventLog;
+  readonly log: SealedLog;
   readonly driver;
   readonly schedules: Schedules;
   readonly #deps: ConnectionDeps;
@@ -123,7 +133,8 @@ class Connection implements Millrace {
   }
 
   async worker(options: WorkerOptions): Promise<Worker> {
-    const { log, logger, clock, random } = this.#deps;
+    const { log, logger, clock, random, interceptors } = this.#deps;
+    const { payloads } = log;
     const children: Omit<Children, "watchParent"> = {
       start: (parent, started) => this.#startChild(parent, started),
       requestCancel: (child, terminate, reason) => this.#cancelChild(child, terminate, reason),
@@ -135,7 +146,18 @@ class Connection implements Millrace {
       },
     };
     const worker = await startWorker(
-      { log, logger, clock, random, results: this.#results, tasks: noTaskQueues, children, schedules },
+      {
+        log,
+        logger,
+        clock,
+        random,
+        payloads,
+        interceptors,
+        results: this.#results,
+        tasks: noTaskQueues,
+        children,
+        schedules,
+      },
       options,
     );
     if (this.#closing !== null) {
@@ -159,7 +181,7 @@ class Connection implements Millrace {
     input: Input,
     options: StartOptions = {},
   ): Promise<WorkflowHandle<Output>> {
-    const stored = storedInput(definition.type, input);
+    const stored = this.#storedInput(definition.type, input);
     await parseInput(definition, stored);
     const { signal } = options;
     if (signal !== undefined) assertSignal(definition, signal.name, signal.payload);
@@ -173,7 +195,7 @@ class Connection implements Millrace {
 
   async startByType(type: string, input: unknown, options: StartOptions = {}): Promise<StartResult> {
     assertWorkflowType(type);
-    const stored = storedInput(type, input);
+    const stored = this.#storedInput(type, input);
     const definition = this.#definitions.get(type);
     if (definition !== undefined && options.driver !== "external") {
       await parseInput(definition, stored);
@@ -186,8 +208,8 @@ class Connection implements Millrace {
   async drive(type: string, id: string, options: DriveOptions = {}): Promise<DrivenRun> {
     assertWorkflowType(type);
     const { input, ...rest } = options;
-    await this.#start(type, storedInput(type, input), { ...rest, id, driver: "external" });
-    return createDrivenRun(this.driver, this.#deps.clock, id);
+    await this.#start(type, this.#storedInput(type, input), { ...rest, id, driver: "external" });
+    return createDrivenRun(this.driver, this.#deps.clock, id, this.log.payloads.bytesMax);
   }
 
   handle<Output = unknown>(id: string): WorkflowHandle<Output> {
@@ -205,26 +227,28 @@ class Connection implements Millrace {
       id,
       signal: async (name, payload, options = {}) => {
         if (definition !== undefined) assertSignal(definition, name, payload);
-        const stored = asStored(payload, `payload of signal ${name}`);
         parseStepRef(name);
-        const { sequence } = await this.#commands.execute(id, () => ({
-          kind: "signal",
-          name,
-          payload: stored,
-          ...options,
-        }));
-        return { sequence };
+        return this.#deps.interceptors.signal({ workflowId: id, name, payload }, async (call) => {
+          const stored = asStored(call.payload, `payload of signal ${name}`, log.payloads.bytesMax);
+          const { sequence } = await this.#commands.execute(id, () => ({
+            kind: "signal",
+            name,
+            payload: stored,
+            ...options,
+          }));
+          return { sequence };
+        });
       },
       query: <Answer>(name: string, input?: unknown, options?: AskOptions) =>
         ask(
           log,
           clock,
-          { kind: "query", id, name, input: asStored(input, `input of query ${name}`) },
+          { kind: "query", id, name, input: asStored(input, `input of query ${name}`, messageBytesMax) },
           options,
         ) as Promise<Answer>,
       update: async <Answer>(name: string, input?: unknown, options: UpdateRequestOptions = {}) => {
         const { id: updateId = newUlid(), ...rest } = options;
-        const stored = asStored(input, `input of update ${name}`);
+        const stored = asStored(input, `input of update ${name}`, messageBytesMax);
         return (await ask(log, clock, { kind: "update", id, updateId, name, input: stored }, rest)) as Answer;
       },
       result: (options = {}) => this.#results.wait(id, options.signal, startedAt) as Promise<Output>,
@@ -245,7 +269,7 @@ class Connection implements Millrace {
     input: unknown,
     allowUnregistered: boolean,
   ): Promise<unknown> {
-    const stored = storedInput(type, input);
+    const stored = this.#storedInput(type, input);
     const definition = given ?? this.#definitions.get(type);
     if (definition !== undefined) await parseInput(definition, stored);
     else if (!allowUnregistered && this.log.registeredType(type) === null)
@@ -259,6 +283,7 @@ class Connection implements Millrace {
     definition: AnyWorkflowDefinition | null,
   ): Promise<void> {
     const { type, input, attributes, timeoutMs } = schedule.spec.workflow;
+    assertOpenedPayload(input);
     if (definition !== null) await parseInput(definition, input);
     await this.#start(type, input, {
       ...(definition === null ? {} : defaultsOf(definition)),
@@ -283,10 +308,18 @@ class Connection implements Millrace {
     }
   }
 
-  async #start(type: string, input: unknown, options: StartOptions): Promise<StartResult> {
-    const id = options.id ?? newUlid();
-    assertWorkflowId(id);
-    const driver = options.driver ?? "code";
+  #start(type: string, input: unknown, options: StartOptions): Promise<StartResult> {
+    const { id: workflowId = newUlid(), driver = "code", traceparent = null } = options;
+    assertWorkflowId(workflowId);
+    return this.#deps.interceptors.start({ workflowId, type, driver, input, traceparent }, async (call) => {
+      if (call.traceparent !== null) assertTraceparent(call.traceparent, `Start of ${workflowId}`);
+      const stored = call.input === input ? input : this.#storedInput(type, call.input);
+      return this.#startNow({ ...call, workflowId, type, driver, input: stored }, options);
+    });
+  }
+
+  async #startNow(call: StartCall, options: StartOptions): Promise<StartResult> {
+    const { workflowId: id, type, driver, input, traceparent } = call;
     const registered = this.log.registeredType(type);
     if (
       registered === null &&
@@ -326,7 +359,11 @@ class Connection implements Millrace {
     const events: WorkflowEvent[] = [event];
     if (signal !== undefined) {
       parseStepRef(signal.name);
-      const payload = asStored(signal.payload, `payload of signal ${signal.name}`);
+      const payload = asStored(
+        signal.payload,
+        `payload of signal ${signal.name}`,
+        this.log.payloads.bytesMax,
+      );
       const signalId = signal.id === undefined ? {} : { id: signal.id };
       events.push({ type: "SignalReceived", data: { name: signal.name, payload, ...signalId } });
     }
@@ -338,6 +375,7 @@ class Connection implements Millrace {
         expected: "new",
         events,
         condition: driver === "code" ? "running" : "waiting",
+        ...(traceparent === null ? {} : { traceparent }),
       });
       return { handle: this.#handle(id, sequence), created: true, sequence };
     } catch (error) {
@@ -349,6 +387,20 @@ class Connection implements Millrace {
           ...(signal.id === undefined ? {} : { id: signal.id }),
         });
       return before;
+    }
+  }
+
+  /** The input as the run will read it: what is checked at start must be what its code is given. */
+  #storedInput(type: string, input: unknown): unknown {
+    try {
+      return asStored(input, `input of workflow type ${type}`, this.log.payloads.bytesMax);
+    } catch (cause) {
+      if (isMillraceError(cause, "payload_too_large")) throw cause;
+      throw new MillraceError(
+        "invalid_input",
+        `Input of workflow type ${type} refused: it cannot be stored as JSON (${String(cause)}). Send plain data.`,
+        { cause, details: { type } },
+      );
     }
   }
 
@@ -382,6 +434,7 @@ class Connection implements Millrace {
         ],
         condition: "running",
         parent: parent.id,
+        ...(parent.traceparent === null ? {} : { traceparent: parent.traceparent }),
       });
       return null;
     } catch (error) {
@@ -419,6 +472,8 @@ class Connection implements Millrace {
   ): Promise<StartResult> {
     const state = foldHistory(await this.log.load(id));
     if (state === null) throw conflict;
+    // Not knowing what the first start's input was is no reason to call it another one.
+    assertOpenedPayload(state.input);
     const difference = differenceOf(state, type, wanted);
     if (difference === null)
       return { handle: this.handle(id), created: false, sequence: state.startedSequence };
@@ -463,20 +518,6 @@ function typeUnknown(what: string, type: string, orElse = ""): MillraceError {
     `${what} refused: no worker has ever registered workflow type ${type}. Start a worker that hosts it, ` +
       `pass "allowUnregistered": true${orElse}.`,
   );
-}
-
-/** The input as the run will read it: what is checked at start must be what its code is given. */
-function storedInput(type: string, input: unknown): unknown {
-  try {
-    return asStored(input, `input of workflow type ${type}`);
-  } catch (cause) {
-    if (isMillraceError(cause, "payload_too_large")) throw cause;
-    throw new MillraceError(
-      "invalid_input",
-      `Input of workflow type ${type} refused: it cannot be stored as JSON (${String(cause)}). Send plain data.`,
-      { cause, details: { type } },
-    );
-  }
 }
 
 /** What makes a start another one. The version does not: the same start may be repeated after a deploy. */

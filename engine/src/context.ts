@@ -2,6 +2,7 @@ import type { AttributeValue } from "@millrace/schemas";
 import type { AnyWorkflowDefinition, WorkflowDefinition } from "./definition.ts";
 import type { ChildOptions } from "./requests.ts";
 import type { RetryPolicy } from "./retry.ts";
+import type { RunLogger } from "./run-logger.ts";
 
 export interface StepOptions {
   readonly retry?: RetryPolicy;
@@ -16,6 +17,8 @@ export interface StepContext {
   readonly attempt: number;
   /** Aborted on the attempt's time limit, cancel, terminate, and drain past its deadline. */
   readonly signal: AbortSignal;
+  /** Writes at once, with `workflowId`, `type`, `run`, `step`, `occurrence` and `attempt`. */
+  readonly log: RunLogger;
 }
 
 export interface TaskOptions {
@@ -63,6 +66,12 @@ export interface WorkflowContext {
   readonly run: number;
   /** Aborted when a cancel was requested, or this scope is cancelled. */
   readonly signal: AbortSignal;
+  /**
+   * Lines with `workflowId`, `type`, `version` and `run`, silent in a replay. A line is written once what the code did in
+   * the same turn is in the log, so a turn that is decided again writes it once; a process that dies in the instant
+   * between does not write it.
+   */
+  readonly log: RunLogger;
   /** Events of this run number so far. */
   readonly historyLength: number;
   /** True once the history is long: a good moment for `continueAsNew`. */

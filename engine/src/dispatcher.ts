@@ -63,11 +63,14 @@ export interface PublishedTask extends EventData<"StepScheduled"> {
   readonly workflowId: string;
   readonly type: string;
   readonly run: number;
+  /** W3C trace context of the run. */
+  readonly traceparent: string | null;
 }
 
 export interface ParentRef {
   readonly id: string;
   readonly run: number;
+  readonly traceparent: string | null;
 }
 
 /** Starts children, or finds them: after a crash it is asked again. */
@@ -86,6 +89,8 @@ export interface DispatcherDeps extends StepExecutionDeps {
   readonly slots: Pick<StepSlots, "run">;
   readonly tasks: TaskQueues;
   readonly children: Children;
+  /** W3C trace context of the run. */
+  readonly traceparent: () => string | null;
   /** Tries again while the broker is away, until the run is stopped. */
   readonly persist: <T>(act: () => Promise<T>) => Promise<T>;
   readonly onCompletion: (completion: Completion) => void;
@@ -228,7 +233,7 @@ export class Dispatcher {
     }
     const execution = new StepExecution(
       this.#deps,
-      { id: this.#id, run: state.run },
+      { id: this.#id, type: this.#type, run: state.run, traceparent: this.#deps.traceparent() },
       request,
       step?.attempt ?? 1,
       (outcome) => this.#deps.onCompletion(outcome),
@@ -251,7 +256,8 @@ export class Dispatcher {
     const { attempt, token } = step;
     if (step.status === "scheduled" && token !== null && this.#handed.get(key) !== token) {
       this.#handed.set(key, token);
-      const task = { ...scheduled, attempt, token, workflowId: this.#id, type: this.#type, run: state.run };
+      const of = { workflowId: this.#id, type: this.#type, run: state.run };
+      const task = { ...scheduled, ...of, attempt, token, traceparent: this.#deps.traceparent() };
       this.#handOver(() => this.#deps.tasks.publish(task));
     }
     this.#watchTask(key, step, scheduled.retry ?? {});
@@ -303,7 +309,7 @@ export class Dispatcher {
     this.#handed.set(key, child);
     this.#handOver(async () => {
       const closed = await this.#deps.children
-        .start({ id: this.#id, run: state.run }, started)
+        .start({ id: this.#id, run: state.run, traceparent: this.#deps.traceparent() }, started)
         .catch((error: unknown): EventData<"ChildWorkflowClosed"> => {
           if (!(error instanceof MillraceError) || error.retryable) throw error;
           const { message, code } = error;

@@ -7,18 +7,27 @@ import { isMillraceError, MillraceError, stepKey, type ErrorInfo } from "@millra
 import { asStored } from "./as-stored.ts";
 import type { Clock } from "./due-timers.ts";
 import { NonRetryableError, StepFailedError, toErrorInfo } from "./failures.ts";
+import { assertOpenedPayload } from "./payloads/payloads.ts";
 import type { DrivenRun, DrivenStepOptions, Driver } from "./millrace.ts";
 
-export function createDrivenRun(driver: Driver, clock: Clock, id: string): DrivenRun {
+export function createDrivenRun(
+  driver: Driver,
+  clock: Clock,
+  id: string,
+  payloadBytesMax: number,
+): DrivenRun {
   const occurrences = new Map<string, number>();
   return {
     id,
     async step(name, fn, options = {}) {
       const occurrence = (occurrences.get(name) ?? 0) + 1;
       occurrences.set(name, occurrence);
-      return (await driveStep(driver, clock, id, { name, occurrence }, fn, options)) as Awaited<
-        ReturnType<typeof fn>
-      >;
+      return (await driveStep(
+        { driver, clock, id, payloadBytesMax },
+        { name, occurrence },
+        fn,
+        options,
+      )) as Awaited<ReturnType<typeof fn>>;
     },
     complete: (output) => driver.complete(id, output ?? null),
     fail: (error) => driver.fail(id, toErrorInfo(error)),
@@ -26,13 +35,17 @@ export function createDrivenRun(driver: Driver, clock: Clock, id: string): Drive
 }
 
 async function driveStep(
-  driver: Driver,
-  clock: Clock,
-  id: string,
+  of: {
+    readonly driver: Driver;
+    readonly clock: Clock;
+    readonly id: string;
+    readonly payloadBytesMax: number;
+  },
   ref: { readonly name: string; readonly occurrence: number },
   fn: (step: { readonly attempt: number; readonly idempotencyKey: string }) => unknown,
   options: DrivenStepOptions,
 ): Promise<unknown> {
+  const { driver, clock, id, payloadBytesMax } = of;
   const key = stepKey(ref.name, ref.occurrence);
   for (;;) {
     options.signal?.throwIfAborted();
@@ -43,6 +56,7 @@ async function driveStep(
     );
     switch (begun.outcome) {
       case "completed":
+        assertOpenedPayload(begun.output);
         return begun.output;
       case "failed":
         throw new StepFailedError({ ...ref, attempt: 1, error: begun.error }, false);
@@ -53,7 +67,7 @@ async function driveStep(
         const { token, attempt, idempotencyKey } = begun;
         let output: unknown;
         try {
-          output = asStored(await fn({ attempt, idempotencyKey }), `output of step ${key}`);
+          output = asStored(await fn({ attempt, idempotencyKey }), `output of step ${key}`, payloadBytesMax);
         } catch (error) {
           const failed = await driver.failStep(id, key, token, failureOf(error));
           if (failed.final) throw new StepFailedError({ ...ref, attempt, error: toErrorInfo(error) }, false);

@@ -24,6 +24,7 @@ export {
   RetryAfterError,
   StepFailedError,
 } from "./failures.ts";
+export type { Interceptor, SignalCall, StartCall, StepCall, TaskCall } from "./interceptors.ts";
 export type { Logger } from "./logger.ts";
 export type {
   DrivenRun,
@@ -42,6 +43,7 @@ export type {
 export { aesGcmCodec, type AesGcmOptions } from "./payloads/aes-gcm-codec.ts";
 export type { EncodedPayload, PayloadCodec } from "./payloads/codec.ts";
 export { collectGarbage, type GarbageOptions, type GarbageReport } from "./payloads/collect-garbage.ts";
+export type { PayloadOptions } from "./payloads/payloads.ts";
 export type { AskOptions } from "./questions.ts";
 export type { ChildOptions } from "./requests.ts";
 export type { RetryPolicy } from "./retry.ts";
@@ -52,4 +54,5 @@ export type {
   Schedules,
   ScheduleTriggered,
 } from "./schedules/schedules.ts";
+export type { RunLogger } from "./run-logger.ts";
 export type { DrainOptions, Worker, WorkerOptions, WorkerStats } from "./worker.ts";

@@ -23,6 +23,8 @@ export interface StartOptions {
   readonly timeoutMs?: number;
   /** Signal-with-start: the run gets it, whether this call began it or it was there. An `id` makes it come once. */
   readonly signal?: { readonly name: string; readonly payload?: unknown; readonly id?: string };
+  /** W3C trace context of the caller; stored with the run. Default: what an interceptor gives, else none. */
+  readonly traceparent?: string;
 }
 
 export interface SignalOptions {

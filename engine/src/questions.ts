@@ -8,6 +8,7 @@ import type { EventLog } from "@millrace/event-log";
 import { errorCodeOf, isClosed, MillraceError, type UpdateState } from "@millrace/schemas";
 import { parseInput, type AnyWorkflowDefinition } from "./definition.ts";
 import { wakeAfter, type Clock } from "./due-timers.ts";
+import { assertOpenedPayload } from "./payloads/payloads.ts";
 import { presentRun, replay } from "./replay.ts";
 import { foldHistory } from "./commands.ts";
 import { updateFailed, type Run } from "./run.ts";
@@ -124,6 +125,7 @@ async function answerClosed(
   }
   const definition = definitions.get(state.type)?.get(state.version);
   if (definition === undefined) return null;
+  assertOpenedPayload(state.input);
   const activation = await replay(present, {
     definition,
     input: await parseInput(definition, state.input),

@@ -4,15 +4,25 @@ import {
   evolveCommit,
   initialRunState,
   isOutsideEvent,
+  limits,
   type EventData,
   type RunState,
   type WorkflowEvent,
 } from "@millrace/schemas";
 import { Activation } from "./activation.ts";
 import type { AnyWorkflowDefinition } from "./definition.ts";
+import { assertOpened } from "./payloads/payloads.ts";
 
 /** The part of a commit that folding and replaying need. */
-export type HistoryCommit = Pick<StoredCommit, "sequence" | "at" | "commitId" | "condition" | "events">;
+export type HistoryCommit = Pick<StoredCommit, "sequence" | "at" | "commitId" | "condition" | "events"> &
+  Partial<Pick<StoredCommit, "writer">>;
+
+export interface PresentEvent {
+  readonly event: WorkflowEvent;
+  readonly sequence: number;
+  /** Kept by a reset or a fork: the code saw it in another life. */
+  readonly copied: boolean;
+}
 
 /** The present run number of a history: an earlier one was continued as new or reset, and is over. */
 export interface PresentRun {
@@ -20,9 +30,11 @@ export interface PresentRun {
   /** Null while a reset or fork has not brought it. */
   readonly start: EventData<"WorkflowStarted"> | null;
   readonly seed: string;
-  readonly events: readonly { readonly event: WorkflowEvent; readonly sequence: number }[];
+  readonly events: readonly PresentEvent[];
   /** Commits of this run number. */
   readonly commitCount: number;
+  /** Sequence up to which an engine has brought all events to the code; 0: none. */
+  readonly seenUntil: number;
 }
 
 export function presentRun(id: string, type: string, history: readonly HistoryCommit[]): PresentRun {
@@ -30,10 +42,16 @@ export function presentRun(id: string, type: string, history: readonly HistoryCo
   let start: EventData<"WorkflowStarted"> | null = null;
   let seed = "";
   let commitCount = 0;
-  let events: { event: WorkflowEvent; sequence: number }[] = [];
+  let seenUntil = 0;
+  let events: PresentEvent[] = [];
   for (const commit of history) {
+    const copyingBefore = state.copying;
     evolveCommit(state, commit);
     commitCount++;
+    const copied = copyingBefore || commit.events.some(isCopy);
+    // The commit that continues a run as new is written by an engine before the new code has seen any of it.
+    const continues = commit.events.some(({ type: each }) => each === "WorkflowContinuedAsNew");
+    if (typeof commit.writer === "string" && !continues) seenUntil = commit.sequence;
     for (const event of commit.events) {
       if (event.type === "WorkflowReset" || event.type === "WorkflowContinuedAsNew") {
         events = [];
@@ -48,10 +66,14 @@ export function presentRun(id: string, type: string, history: readonly HistoryCo
         if (seed === "") seed = commit.commitId;
       }
       if (event.type === "WorkflowForked" && event.data.seed !== undefined) seed = event.data.seed;
-      events.push({ event, sequence: commit.sequence });
+      events.push({ event, sequence: commit.sequence, copied });
     }
   }
-  return { state, start, seed, events, commitCount };
+  return { state, start, seed, events, commitCount, seenUntil };
+}
+
+function isCopy({ type }: WorkflowEvent): boolean {
+  return type === "WorkflowReset" || type === "WorkflowForked";
 }
 
 export interface ReplayOptions {
@@ -59,16 +81,16 @@ export interface ReplayOptions {
   /** Parsed by the definition's schema. */
   readonly input: unknown;
   readonly now: () => number;
+  /** Bytes of JSON of one payload. Default: that of a connection. */
+  readonly payloadBytesMax?: number;
   readonly onStray: (activation: Activation, error: Error) => void;
-  /** A recorded event with its payloads as the code is to see them. Default: as it stands. */
-  readonly open?: (event: WorkflowEvent) => WorkflowEvent | Promise<WorkflowEvent>;
 }
 
 /** Runs the code over what is recorded. Rejects with `non_determinism` or `non_deterministic_call`. */
 export async function replay(present: PresentRun, options: ReplayOptions): Promise<Activation> {
-  const { state, start, seed, events } = present;
+  const { state, start, seed, events, seenUntil } = present;
   if (start === null) throw new Error(`The history of ${state.id} has no start to replay from.`);
-  const { definition, input, now, onStray, open } = options;
+  const { definition, input, now, payloadBytesMax = limits.payloadBytes, onStray } = options;
   const activation: Activation = new Activation({
     definition,
     workflowId: state.id,
@@ -79,14 +101,18 @@ export async function replay(present: PresentRun, options: ReplayOptions): Promi
     recordedNow: state.nowValues,
     recordedPatches: state.open?.patches ?? [],
     now,
+    payloadBytesMax,
     onStray: (error) => onStray(activation, error),
   });
   // What the code did is shown up to here; what stands behind it came from outside, and was not seen by it yet.
   const lastOwn = events.findLastIndex(({ event }) => !isOutsideEvent(event));
-  for (const [index, { event, sequence }] of events.entries()) {
+  for (const [index, { event, sequence, copied }] of events.entries()) {
     activation.replaying = index < lastOwn;
-    await activation.deliver(open === undefined ? event : await open(event), sequence);
+    activation.silent = copied || sequence <= seenUntil;
+    assertOpened(event);
+    await activation.deliver(event, sequence);
   }
   activation.replaying = false;
+  activation.silent = false;
   return activation;
 }

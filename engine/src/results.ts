@@ -17,6 +17,7 @@ import {
 } from "@millrace/schemas";
 import type { Clock } from "./due-timers.ts";
 import { fromErrorInfo } from "./failures.ts";
+import { assertOpenedPayload } from "./payloads/payloads.ts";
 
 /** Before a look into the log that the broker did not answer is made again. */
 const lookAgainMs = 500;
@@ -224,6 +225,11 @@ function closedError(): MillraceError {
 function finish(waiter: Waiter, id: string, closing: ClosingEvent): void {
   switch (closing.type) {
     case "WorkflowCompleted":
+      try {
+        assertOpenedPayload(closing.data.output);
+      } catch (error) {
+        return waiter.reject(error as Error);
+      }
       return waiter.resolve(closing.data.output ?? null);
     case "WorkflowFailed": {
       const { error } = closing.data;

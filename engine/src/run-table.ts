@@ -78,7 +78,7 @@ export class RunTable {
       },
       onClosed: (run, events) => {
         deps.results.settle(run.id, events);
-        this.#closed(run.id, run.state.parent?.id ?? null, events);
+        this.#closed(run.id, run.state.parent?.id ?? null, events, false);
       },
       onIdle: (run) => this.#onIdle(run),
       onDone: (run) => this.#onDone(run),
@@ -151,7 +151,7 @@ export class RunTable {
   observeClosed(commit: StoredCommit): void {
     if (!this.#childrenOf.has(commit.workflowId) && (commit.parent === null || !this.holds(commit.parent)))
       return;
-    this.#closed(commit.workflowId, commit.parent, commit.events);
+    this.#closed(commit.workflowId, commit.parent, commit.events, true);
   }
 
   admit(id: string, type: string, history: readonly StoredCommit[] | null): void {
@@ -293,12 +293,12 @@ export class RunTable {
   }
 
   /** W5 */
-  #closed(id: string, parent: string | null, events: readonly WorkflowEvent[]): void {
+  #closed(id: string, parent: string | null, events: readonly WorkflowEvent[], stored: boolean): void {
     if (parent !== null) {
       this.#unlink(parent, id);
       const closing = events.findLast(isClosingEvent);
       const run = this.#runs.get(parent);
-      if (run !== undefined && closing !== undefined) run.childClosed(childClosed(id, closing));
+      if (run !== undefined && closing !== undefined) run.childClosed(childClosed(id, closing), stored);
       // Brought back, it asks for its children again and finds this one closed.
       else if (this.#parked.has(parent)) this.bring(parent);
     }

@@ -34,8 +34,8 @@ import { retryDelayMs } from "./core/attempt.ts";
 import { parseInput, type AnyWorkflowDefinition } from "./definition.ts";
 import { Dispatcher, type Children, type Completion, type TaskQueues } from "./dispatcher.ts";
 import { fromErrorInfo, toErrorInfo } from "./failures.ts";
-import type { Logger } from "./logger.ts";
 import { newUlid } from "./new-ulid.ts";
+import { assertOpened, assertOpenedPayload } from "./payloads/payloads.ts";
 import { presentRun, replay } from "./replay.ts";
 import { requestKey, type Request } from "./requests.ts";
 import type { StepExecutionDeps } from "./step-execution.ts";
@@ -43,7 +43,6 @@ import type { StepSlots } from "./step-slots.ts";
 
 export interface RunDeps extends StepExecutionDeps {
   readonly log: EventLog;
-  readonly logger: Logger;
   readonly slots: Pick<StepSlots, "run">;
   readonly tasks: TaskQueues;
   readonly children: Children;
@@ -89,6 +88,8 @@ export class Run {
   #activation: Activation | null = null;
   /** Known beginning of the history, so that a new run needs no load. */
   #history: readonly StoredCommit[] | null;
+  /** W3C trace context that the run was started with: on every commit, attempt and child of it. */
+  #traceparent: string | null = null;
   /** Commits of the present run number. */
   #commitCount = 0;
   #warned = false;
@@ -119,6 +120,7 @@ export class Run {
     this.#dispatcher = new Dispatcher(
       {
         ...deps,
+        traceparent: () => this.#traceparent,
         persist: (act) => this.#persist(act),
         onCompletion: (completion) => this.#complete(completion),
         onHandedOver: () => {
@@ -174,9 +176,27 @@ export class Run {
     this.wake();
   }
 
-  /** A child has closed, as its own history says. */
-  childClosed(closed: EventData<"ChildWorkflowClosed">): void {
-    this.#complete({ type: "ChildWorkflowClosed", data: closed });
+  /** A child has closed, as its own history says. `stored`: as it stands in the log, not opened. */
+  childClosed(closed: EventData<"ChildWorkflowClosed">, stored: boolean): void {
+    const { child } = closed;
+    const open = (): unknown =>
+      this.#deps.payloads.openPayload(child, closed.output, `output of child ${child}`);
+    const output = stored ? open() : closed.output;
+    if (!(output instanceof Promise)) return this.#childClosedWith(closed, output);
+    void output
+      .catch(() => this.#persist(async () => open()))
+      .then(
+        (opened) => this.#childClosedWith(closed, opened),
+        // Only when this run was stopped: whoever has it next asks for its children again.
+        () => undefined,
+      );
+  }
+
+  #childClosedWith(closed: EventData<"ChildWorkflowClosed">, output: unknown): void {
+    this.#complete({
+      type: "ChildWorkflowClosed",
+      data: { ...closed, ...(output === undefined ? {} : { output }) },
+    });
   }
 
   /** The parent has closed: what that means for this run was said when it was started. */
@@ -237,6 +257,7 @@ export class Run {
           continue;
         }
         this.#delivered = [];
+        this.#writeLines();
         if (isClosed(this.#state.status)) return void this.#done();
         if (decided.some(({ type }) => type === "WorkflowContinuedAsNew")) {
           this.#restart();
@@ -257,11 +278,15 @@ export class Run {
     if (this.#stray !== null) throw this.#stray;
     const external = this.#external;
     this.#external = [];
-    for (const commit of external) {
-      if (commit.sequence <= this.#state.sequence) continue;
+    for (const received of external) {
+      if (received.sequence <= this.#state.sequence) continue;
+      const commit = await this.#open(received);
       evolveCommit(this.#state, commit);
       this.#commitCount++;
-      for (const event of commit.events) await activation.deliver(event, commit.sequence);
+      for (const event of commit.events) {
+        assertOpened(event);
+        await activation.deliver(event, commit.sequence);
+      }
     }
     // A cancel is a fact already: what the code does not wait for any more can stop now, before our own commit.
     if (external.length > 0 && activation.takeCancelled()) this.#dispatcher.abandonUnwanted(activation);
@@ -282,6 +307,7 @@ export class Run {
     for (const completion of completions) {
       if (decided.some(isClosingEvent)) break;
       if (!this.#isWanted(completion, activation)) continue;
+      assertOpened(completion);
       decided.push(completion);
       await activation.deliver(asReplayed(completion), this.#state.sequence);
       take();
@@ -368,6 +394,7 @@ export class Run {
       condition,
       ...(dueAt === null ? {} : { dueAt }),
       ...(parent === undefined ? {} : { parent }),
+      ...(this.#traceparent === null ? {} : { traceparent: this.#traceparent }),
       writer: this.#deps.writer,
     };
     try {
@@ -471,8 +498,8 @@ export class Run {
 
   /** Folds the history and runs the code over it; null when there is nothing to run here now. */
   async #rebuild(): Promise<Activation | null> {
-    const history = this.#history ?? (await this.#persist(() => this.#deps.log.load(this.id)));
-    this.#history = null;
+    const history = await this.#loadHistory();
+    this.#traceparent = history.find(({ traceparent }) => traceparent !== null)?.traceparent ?? null;
     const present = presentRun(this.id, this.type, history);
     const { state } = present;
     this.#state = state;
@@ -489,6 +516,8 @@ export class Run {
     }
     const definition = this.#deps.definition(this.type, state.version);
     if (definition === null) return this.#done();
+    // What this process cannot read is no wrong input: the run waits for the process that can.
+    assertOpenedPayload(state.input);
     let input: unknown;
     try {
       input = await parseInput(definition, state.input);
@@ -501,8 +530,26 @@ export class Run {
       definition,
       input,
       now: () => this.#deps.clock.now(),
+      payloadBytesMax: this.#deps.payloads.bytesMax,
       onStray: (activation, error) => this.#onStray(activation, error),
     });
+  }
+
+  async #loadHistory(): Promise<readonly StoredCommit[]> {
+    const known = this.#history;
+    if (known === null) return this.#persist(() => this.#deps.log.load(this.id));
+    const opened: StoredCommit[] = [];
+    for (const commit of known) opened.push(await this.#open(commit));
+    this.#history = null;
+    return opened;
+  }
+
+  /** What is loaded comes opened from the log; what the tail brings does not. */
+  async #open(commit: StoredCommit): Promise<StoredCommit> {
+    const opened = this.#deps.payloads.openCommit(commit);
+    // A commit that needs nothing must not cost a turn of the event loop; one that failed is asked for again.
+    if (!(opened instanceof Promise)) return opened;
+    return opened.catch(() => this.#persist(async () => this.#deps.payloads.openCommit(commit)));
   }
 
   /** A parent may have closed while nobody had this run in memory. */
@@ -511,6 +558,12 @@ export class Run {
     if (parent === null || this.#parentWatched) return;
     this.#parentWatched = true;
     this.#dispatcher.watchParent(parent.id, () => this.parentClosed());
+  }
+
+  /** What `ctx.log` wrote in a turn that counts. */
+  #writeLines(): void {
+    const { version, run } = this.#state;
+    this.#activation?.lines.flush(this.#deps.logger, { workflowId: this.id, type: this.type, version, run });
   }
 
   /** R3: nothing of the turn counts. */
@@ -542,6 +595,8 @@ export class Run {
   async #turnFailed(error: unknown): Promise<void> {
     if (this.#phase === "stopped") return;
     this.#phase = "stuck";
+    // They may say why.
+    this.#writeLines();
     const info = toErrorInfo(error);
     const { version, status } = this.#state;
     const fields = { workflowId: this.id, type: this.type, version, code: info.code };

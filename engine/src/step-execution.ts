@@ -10,7 +10,12 @@ import { asStored } from "./as-stored.ts";
 import { afterFailedAttempt } from "./core/attempt.ts";
 import type { Clock, DueTimers } from "./due-timers.ts";
 import { NonRetryableError, RetryAfterError, toErrorInfo } from "./failures.ts";
+import type { Interceptors } from "./interceptors.ts";
+import type { Logger } from "./logger.ts";
+import type { StepContext } from "./context.ts";
+import type { Payloads } from "./payloads/payloads.ts";
 import type { StepRequest } from "./requests.ts";
+import { createRunLogger, type RunLogger } from "./run-logger.ts";
 
 export type StepOutcome = Extract<
   WorkflowEvent,
@@ -30,12 +35,23 @@ export interface StepExecutionDeps {
   readonly timers: DueTimers;
   /** In [0, 1): jitter. */
   readonly random: () => number;
+  readonly logger: Logger;
+  readonly interceptors: Interceptors;
+  readonly payloads: Payloads;
+}
+
+/** The run that an attempt belongs to. */
+export interface AttemptOf {
+  readonly id: string;
+  readonly type: string;
+  readonly run: number;
+  readonly traceparent: string | null;
 }
 
 export class StepExecution {
   readonly request: StepRequest;
   readonly #deps: StepExecutionDeps;
-  readonly #of: { readonly id: string; readonly run: number };
+  readonly #of: AttemptOf;
   readonly #attempt: number;
   readonly #onOutcome: (outcome: StepOutcome) => void;
   /** Made on first use: most steps never look at their signal. */
@@ -45,7 +61,7 @@ export class StepExecution {
 
   constructor(
     deps: StepExecutionDeps,
-    of: { readonly id: string; readonly run: number },
+    of: AttemptOf,
     request: StepRequest,
     attempt: number,
     onOutcome: (outcome: StepOutcome) => void,
@@ -105,13 +121,30 @@ export class StepExecution {
       if (this.#abortReason !== null) this.#controller.abort(this.#abortReason);
       return this.#controller;
     };
-    return fn({
+    const log = (): RunLogger => this.#log;
+    const step: StepContext = {
       idempotencyKey: `${this.#of.id}/${this.#of.run}/${name}#${occurrence}`,
       attempt: this.#attempt,
       get signal() {
         return controller().signal;
       },
-    });
+      get log() {
+        return log();
+      },
+    };
+    if (!this.#deps.interceptors.aroundSteps) return fn(step);
+    const { id: workflowId, type, run, traceparent } = this.#of;
+    const { idempotencyKey, attempt } = step;
+    const call = { workflowId, type, run, step: name, occurrence, attempt, idempotencyKey, traceparent };
+    const around = { ...call, kind: this.request.kind, signal: step.signal };
+    return this.#deps.interceptors.step(around, async () => fn(step));
+  }
+
+  get #log(): RunLogger {
+    const { id: workflowId, type, run } = this.#of;
+    const { name: step, occurrence } = this.request;
+    const fields = { workflowId, type, run, step, occurrence, attempt: this.#attempt };
+    return createRunLogger((level, own, message) => this.#deps.logger[level]({ ...own, ...fields }, message));
   }
 
   #abortWith(reason: Error): void {
@@ -121,7 +154,7 @@ export class StepExecution {
 
   #completed(output: unknown): StepOutcome {
     try {
-      const stored = asStored(output, `output of step ${this.request.key}`);
+      const stored = asStored(output, `output of step ${this.request.key}`, this.#deps.payloads.bytesMax);
       const type = this.request.kind === "compensation" ? "CompensationCompleted" : "StepCompleted";
       return { type, data: { ...this.#ref(), attempt: this.#attempt, output: stored } };
     } catch (error) {

@@ -23,7 +23,9 @@ import { defaultGroup } from "./fleet/core/group-name.ts";
 import type { ShardScope } from "./fleet/core/plan-shards.ts";
 import { processIdentity } from "./fleet/process-identity.ts";
 import { ShardOwnership, type OwnershipStats, type ShardHost } from "./fleet/shard-ownership.ts";
+import type { Interceptors } from "./interceptors.ts";
 import type { Logger } from "./logger.ts";
+import type { Payloads } from "./payloads/payloads.ts";
 import { answerQuestion, questionTopic } from "./questions.ts";
 import type { Results, ResultsFeed } from "./results.ts";
 import type { Run, RunDeps } from "./run.ts";
@@ -101,6 +103,8 @@ export interface WorkerDeps {
   readonly logger: Logger;
   readonly clock: Clock;
   readonly random: () => number;
+  readonly payloads: Payloads;
+  readonly interceptors: Interceptors;
   readonly results: Results;
   readonly tasks: RunDeps["tasks"];
   readonly children: Omit<RunDeps["children"], "watchParent">;
@@ -160,6 +164,8 @@ class LogWorker implements Worker, ShardHost {
         logger: deps.logger,
         clock: deps.clock,
         random: deps.random,
+        payloads: deps.payloads,
+        interceptors: deps.interceptors,
         timers: this.#timers,
         slots: this.#slots,
         tasks: deps.tasks,

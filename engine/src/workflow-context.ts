@@ -25,6 +25,7 @@ import type {
 import { newUlid } from "./new-ulid.ts";
 import { CancelledError } from "./failures.ts";
 import { requestKey, type ChildOptions, type Request } from "./requests.ts";
+import { createRunLogger, type RunLogger } from "./run-logger.ts";
 import { Scope } from "./scope.ts";
 
 /** Thrown by `ctx.continueAsNew`: how the end of the run number passes through the user's code. */
@@ -52,7 +53,7 @@ function countersOf(activation: Activation): { now: number; derived: number; chi
 type Settle = Pick<Request, "resolve" | "reject" | "scope">;
 
 export function createContext(activation: Activation, scope: Scope): WorkflowContext {
-  const { workflowId, definition, run, seed, recordedNow } = activation.what;
+  const { workflowId, definition, run, seed, recordedNow, payloadBytesMax } = activation.what;
 
   /** A promise of ours. It may be settled before the code awaits it: its outcome is in the log, no unhandled rejection. */
   function ask(what: string, make: (settle: Settle) => Request): Promise<unknown> {
@@ -70,6 +71,15 @@ export function createContext(activation: Activation, scope: Scope): WorkflowCon
     if (request === null) return activation.isRefusalLoop(what) ? neverSettles() : promise;
     activation.promises.set(promise, request);
     return promise;
+  }
+
+  /** Made on first use, per context: most code writes no line. */
+  let made: RunLogger | null = null;
+  function logger(): RunLogger {
+    made ??= createRunLogger((level, fields, message) => {
+      if (!activation.silent) activation.lines.add(level, fields, message);
+    });
+    return made;
   }
 
   function derive(): Buffer {
@@ -107,7 +117,7 @@ export function createContext(activation: Activation, scope: Scope): WorkflowCon
         attempt: 1,
         queue,
         token: newUlid(),
-        input: asStored(input, `input of task ${key}`),
+        input: asStored(input, `input of task ${key}`, payloadBytesMax),
         ...(priority === undefined ? {} : { priority }),
         ...(scheduleToStartMs === undefined ? {} : { scheduleToStartMs }),
         ...(startToCloseMs === undefined ? {} : { startToCloseMs }),
@@ -183,7 +193,7 @@ export function createContext(activation: Activation, scope: Scope): WorkflowCon
       const started: EventData<"ChildWorkflowStarted"> = {
         child: id,
         type,
-        input: asStored(input, `input of child ${id}`),
+        input: asStored(input, `input of child ${id}`, payloadBytesMax),
         onClose: options.onClose ?? "cancel",
         ...(typeof target === "string" ? {} : { version: target.version, plan: [...target.steps] }),
         ...(options.attributes === undefined ? {} : { attributes: { ...options.attributes } }),
@@ -246,6 +256,9 @@ export function createContext(activation: Activation, scope: Scope): WorkflowCon
     run,
     get signal() {
       return scope.signal;
+    },
+    get log() {
+      return logger();
     },
     get historyLength() {
       return activation.eventCount;

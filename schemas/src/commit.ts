@@ -21,6 +21,21 @@ export const commitHeaders = {
   traceparent: "traceparent",
 } as const;
 
+const traceparentPattern = /^[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$/;
+
+export function isTraceparent(value: string): boolean {
+  return traceparentPattern.test(value);
+}
+
+/** `invalid_request` for what is no W3C trace context. */
+export function assertTraceparent(value: string, attempt: string): void {
+  if (isTraceparent(value)) return;
+  throw new MillraceError(
+    "invalid_request",
+    `${attempt} refused: ${JSON.stringify(value.slice(0, 80))} is no traceparent (00-<32 hex>-<16 hex>-<2 hex>). Leave it out.`,
+  );
+}
+
 /**
  * What the next owner of a shard must know about a run without reading its history. `running`: code of it runs, load
  * it. `handed-off`: it waits for others (tasks, children), load it to see that they were told. `waiting`: it may stay

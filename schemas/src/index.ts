@@ -14,10 +14,12 @@ export {
   type AttributesAround,
 } from "./attributes.ts";
 export {
+  assertTraceparent,
   commitHeaders,
   commitVersion,
   decodeCommit,
   encodeCommit,
+  isTraceparent,
   validateEvent,
   type RunCondition,
 } from "./commit.ts";

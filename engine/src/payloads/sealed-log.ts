@@ -20,7 +20,13 @@ import type {
   StoredCommit,
   TaskQueues,
 } from "@millrace/event-log";
-import type { Payloads } from "./payloads.ts";
+import { Payloads, type PayloadOptions } from "./payloads.ts";
+
+/** A log that is sealed already is sealed anew with these options, not twice. */
+export function sealLog(log: EventLog, options: PayloadOptions = {}): SealedLog {
+  const stored = log instanceof SealedLog ? log.stored : log;
+  return new SealedLog(stored, new Payloads(stored.blobs, options));
+}
 
 export class SealedLog implements EventLog {
   readonly payloads: Payloads;

@@ -3,6 +3,7 @@ import type { Millrace, StartOptions } from "@millrace/engine";
 import type { ListOptions, Projection } from "@millrace/projector";
 import {
   assertWorkflowId,
+  isTraceparent,
   limits,
   MillraceError,
   parseStepRef,
@@ -43,7 +44,13 @@ export function workflowRoutes({
     const { type, input, id: given, ...rest } = await parseBody(request, StartRequest);
     const key = request.header("idempotency-key");
     const id = given ?? (key === undefined ? undefined : idOfKey(key));
-    const options: StartOptions = { ...defined(rest), ...(id === undefined ? {} : { id }) };
+    const traceparent = request.header("traceparent");
+    const options: StartOptions = {
+      ...defined(rest),
+      ...(id === undefined ? {} : { id }),
+      // What is not valid is taken for none: https://www.w3.org/TR/trace-context/#a-traceparent-is-received
+      ...(traceparent !== undefined && isTraceparent(traceparent) ? { traceparent } : {}),
+    };
     const { handle, created, sequence } = await millrace.startByType(type, input, options);
     return json(
       created ? 201 : 200,
