@@ -145,7 +145,7 @@ async function reachBroker({ config, output, stop }: Session): Promise<Reached> 
 }
 
 async function startHere({ config, logger, stop }: Session, { broker }: Reached): Promise<Started> {
-  const { parts, namespace, dataDir, host, port } = config;
+  const { parts, namespace, dataDir, host, port, payloadKeys } = config;
   const workflows = parts.includes("engine") ? await loadWorkflows(config.workflowFiles) : [];
   const running = await startParts({
     parts,
@@ -155,6 +155,7 @@ async function startHere({ config, logger, stop }: Session, { broker }: Reached)
     host,
     port,
     workflows,
+    payloadKeys,
     logger,
     onFailed: stop.fail,
   });

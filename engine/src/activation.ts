@@ -33,7 +33,7 @@ import {
 } from "./failures.ts";
 import { identityOf } from "./core/event-identity.ts";
 import { requestKey, type Request, type StepRequest, type WaitRequest } from "./requests.ts";
-import { TurnLines } from "./run-logger.ts";
+import type { TurnLines } from "./run-logger.ts";
 import { Scope } from "./scope.ts";
 import { ContinueAsNew, createContext } from "./workflow-context.ts";
 
@@ -59,6 +59,8 @@ export interface ActivationInput {
   readonly now: () => number;
   /** Bytes of JSON of one payload. */
   readonly payloadBytesMax: number;
+  /** Where `ctx.log` writes. */
+  readonly lines: TurnLines;
   /** The code acted outside of a turn. */
   readonly onStray: (error: Error) => void;
 }
@@ -93,8 +95,6 @@ export class Activation {
   replaying = false;
   /** True while events are brought whose reactions this or another process has seen already: no line is written again. */
   silent = false;
-  /** What `ctx.log` wrote since the last turn that is in the log. */
-  readonly lines = new TurnLines();
   readonly #occurrences = new Map<string, number>();
   /** Signals that no wait has taken, by name, oldest first. */
   readonly #signals = new Map<string, EventData<"SignalReceived">[]>();

@@ -11,6 +11,7 @@ import {
 } from "@millrace/schemas";
 import { Activation } from "./activation.ts";
 import type { AnyWorkflowDefinition } from "./definition.ts";
+import { TurnLines } from "./run-logger.ts";
 import { assertOpened } from "./payloads/payloads.ts";
 
 /** The part of a commit that folding and replaying need. */
@@ -83,6 +84,8 @@ export interface ReplayOptions {
   readonly now: () => number;
   /** Bytes of JSON of one payload. Default: that of a connection. */
   readonly payloadBytesMax?: number;
+  /** Where `ctx.log` writes. Default: nowhere. */
+  readonly lines?: TurnLines;
   readonly onStray: (activation: Activation, error: Error) => void;
 }
 
@@ -90,7 +93,14 @@ export interface ReplayOptions {
 export async function replay(present: PresentRun, options: ReplayOptions): Promise<Activation> {
   const { state, start, seed, events, seenUntil } = present;
   if (start === null) throw new Error(`The history of ${state.id} has no start to replay from.`);
-  const { definition, input, now, payloadBytesMax = limits.payloadBytes, onStray } = options;
+  const {
+    definition,
+    input,
+    now,
+    payloadBytesMax = limits.payloadBytes,
+    lines = new TurnLines(),
+    onStray,
+  } = options;
   const activation: Activation = new Activation({
     definition,
     workflowId: state.id,
@@ -102,6 +112,7 @@ export async function replay(present: PresentRun, options: ReplayOptions): Promi
     recordedPatches: state.open?.patches ?? [],
     now,
     payloadBytesMax,
+    lines,
     onStray: (error) => onStray(activation, error),
   });
   // What the code did is shown up to here; what stands behind it came from outside, and was not seen by it yet.

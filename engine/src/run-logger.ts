@@ -49,14 +49,16 @@ export class TurnLines {
     this.#dropped = 0;
   }
 
-  /** Writes them in order, with the run's fields, which cannot be overridden. */
-  flush(logger: Logger, run: object): void {
+  flush(logger: Logger): void {
     if (this.#lines.length === 0) return;
     const lines = this.#lines;
     const dropped = this.#dropped;
     this.discard();
-    for (const { level, fields, message } of lines) logger[level]({ ...fields, ...run }, message);
+    for (const { level, fields, message } of lines) logger[level](fields, message);
     if (dropped > 0)
-      logger.warn({ ...run, dropped }, `${dropped} more lines of one turn were dropped; is it a loop?`);
+      logger.warn(
+        { ...lines[0]?.fields, dropped },
+        `${dropped} more lines of one turn were dropped; is it a loop?`,
+      );
   }
 }

@@ -37,6 +37,7 @@ import { fromErrorInfo, toErrorInfo } from "./failures.ts";
 import { newUlid } from "./new-ulid.ts";
 import { assertOpened, assertOpenedPayload } from "./payloads/payloads.ts";
 import { presentRun, replay } from "./replay.ts";
+import { TurnLines } from "./run-logger.ts";
 import { requestKey, type Request } from "./requests.ts";
 import type { StepExecutionDeps } from "./step-execution.ts";
 import type { StepSlots } from "./step-slots.ts";
@@ -88,6 +89,8 @@ export class Run {
   #activation: Activation | null = null;
   /** Known beginning of the history, so that a new run needs no load. */
   #history: readonly StoredCommit[] | null;
+  /** What `ctx.log` wrote since the last turn that is in the log. */
+  readonly #lines = new TurnLines();
   /** W3C trace context that the run was started with: on every commit, attempt and child of it. */
   #traceparent: string | null = null;
   /** Commits of the present run number. */
@@ -257,7 +260,7 @@ export class Run {
           continue;
         }
         this.#delivered = [];
-        this.#writeLines();
+        this.#lines.flush(this.#deps.logger);
         if (isClosed(this.#state.status)) return void this.#done();
         if (decided.some(({ type }) => type === "WorkflowContinuedAsNew")) {
           this.#restart();
@@ -531,6 +534,7 @@ export class Run {
       input,
       now: () => this.#deps.clock.now(),
       payloadBytesMax: this.#deps.payloads.bytesMax,
+      lines: this.#lines,
       onStray: (activation, error) => this.#onStray(activation, error),
     });
   }
@@ -560,15 +564,10 @@ export class Run {
     this.#dispatcher.watchParent(parent.id, () => this.parentClosed());
   }
 
-  /** What `ctx.log` wrote in a turn that counts. */
-  #writeLines(): void {
-    const { version, run } = this.#state;
-    this.#activation?.lines.flush(this.#deps.logger, { workflowId: this.id, type: this.type, version, run });
-  }
-
   /** R3: nothing of the turn counts. */
   #discard(): void {
     this.#activation = null;
+    this.#lines.discard();
     this.#stray = null;
     this.#delivered = [];
     this.#held = [];
@@ -596,7 +595,7 @@ export class Run {
     if (this.#phase === "stopped") return;
     this.#phase = "stuck";
     // They may say why.
-    this.#writeLines();
+    this.#lines.flush(this.#deps.logger);
     const info = toErrorInfo(error);
     const { version, status } = this.#state;
     const fields = { workflowId: this.id, type: this.type, version, code: info.code };

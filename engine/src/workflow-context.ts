@@ -77,7 +77,9 @@ export function createContext(activation: Activation, scope: Scope): WorkflowCon
   let made: RunLogger | null = null;
   function logger(): RunLogger {
     made ??= createRunLogger((level, fields, message) => {
-      if (!activation.silent) activation.lines.add(level, fields, message);
+      if (activation.silent) return;
+      const { type, version } = definition;
+      activation.what.lines.add(level, { ...fields, workflowId, type, version, run }, message);
     });
     return made;
   }

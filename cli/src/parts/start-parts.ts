@@ -15,6 +15,7 @@ import type { EventLog, EventLogOptions } from "@millrace/event-log";
 import type { OpenedProjection } from "@millrace/projector";
 import { MillraceError } from "@millrace/schemas";
 import type { Logger } from "pino";
+import type { PayloadKeys } from "../config.ts";
 import { stopOrder, type PartName } from "./part-name.ts";
 
 export interface PartsOptions {
@@ -26,6 +27,8 @@ export interface PartsOptions {
   readonly port: number;
   /** None: the engine hosts nothing, and only drivers move runs. */
   readonly workflows: readonly AnyWorkflowDefinition[];
+  /** The engine seals payloads with these; null: it does not. */
+  readonly payloadKeys: PayloadKeys | null;
   readonly logger: Logger;
   readonly onFailed: (error: Error) => void;
 }
@@ -54,13 +57,15 @@ export function projectionFile(dataDir: string, namespace: string): string {
 /** Rejects with the errors of the parts, e.g. `port_in_use`, `unavailable`, `native_module_unsupported`. */
 export async function startParts(options: PartsOptions): Promise<RunningParts> {
   const { openEventLog } = await import("@millrace/event-log");
-  const { connect } = await import("@millrace/engine");
+  const { aesGcmCodec, connect } = await import("@millrace/engine");
+  const { payloadKeys, logger } = options;
   const log = await openEventLog({
     ...options.broker,
     namespace: options.namespace,
     name: `millrace ${options.parts.join(",")}`,
   });
-  const millrace = await connect({ log, logger: options.logger });
+  const payloads = payloadKeys === null ? {} : { codec: aesGcmCodec(payloadKeys) };
+  const millrace = await connect({ log, logger, payloads });
   const context: Context = { options, log, millrace, stops: new Map(), projection: null };
   log.onStatus((status) => {
     // What followed the old log has ended or is void: a process that begins anew is simpler to trust than one that mends.

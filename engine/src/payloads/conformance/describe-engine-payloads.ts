@@ -1,0 +1,221 @@
+/** Runs with sealed and offloaded payloads, whatever the log is: over the memory twin and over a real broker. */
+import type { EventLog } from "@millrace/event-log";
+import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest";
+import { connect, type ConnectOptions } from "../../connect.ts";
+import { defineWorkflow } from "../../definition.ts";
+import type { Millrace } from "../../millrace.ts";
+import { aesGcmCodec } from "../aes-gcm-codec.ts";
+import { collectGarbage } from "../collect-garbage.ts";
+
+export interface PayloadsHarness {
+  /** Another connection to the log of `namespace`, without payload options. */
+  open(namespace: string): Promise<EventLog>;
+  stop(): Promise<void>;
+}
+
+const secret = "4111 1111 1111 1111";
+const oldCodec = aesGcmCodec({ keys: { old: Buffer.alloc(32, 1) }, current: "old" });
+const newCodec = aesGcmCodec({
+  keys: { old: Buffer.alloc(32, 1), new: Buffer.alloc(32, 2) },
+  current: "new",
+});
+const sealed = { payloads: { codec: oldCodec } };
+/** What stands in the log for something else, as the user's own data. */
+const lookalike = { $millrace: { value: { $millrace: { codec: "aes-gcm", key: "old", data: "AAAA" } } } };
+
+const child = defineWorkflow({ type: "child" }, async (ctx, input: unknown) =>
+  ctx.step("echo", () => ({ child: input })),
+);
+const family = defineWorkflow({ type: "family" }, async (ctx, input: { card: unknown }) => {
+  const stepped = await ctx.step("step", () => ({ stepped: input.card }));
+  const signalled = await ctx.waitForSignal("go");
+  const grown = await ctx.child(child, { given: input.card });
+  return { stepped, signalled, grown };
+});
+
+export function describeEnginePayloads(name: string, createHarness: () => Promise<PayloadsHarness>): void {
+  describe(`payloads in the engine: ${name}`, () => {
+    let harness: PayloadsHarness;
+    let spaces = 0;
+    const open: Millrace[] = [];
+    beforeAll(async () => {
+      harness = await createHarness();
+    });
+    afterEach(async () => {
+      await Promise.all(open.splice(0).map((connection) => connection.close()));
+    });
+    afterAll(() => harness.stop());
+
+    const space = (): string => `p${++spaces}`;
+    async function connected(namespace: string, options: ConnectOptions = {}): Promise<Millrace> {
+      const connection = await connect({ log: await harness.open(namespace), ...options });
+      open.push(connection);
+      return connection;
+    }
+    async function storedText(namespace: string, ...ids: string[]): Promise<string> {
+      const log = await harness.open(namespace);
+      const histories = await Promise.all(ids.map((id) => log.load(id)));
+      return histories.flatMap((history) => history.map(({ body }) => body)).join("\n");
+    }
+
+    test.for([
+      ["sealed", sealed],
+      ["sealed and offloaded", { payloads: { codec: oldCodec, offloadBytes: 1 } }],
+      ["offloaded", { payloads: { offloadBytes: 1 } }],
+      ["plain", {}],
+    ] as const)(
+      "%s, an input, an output, a signal and a child's payloads come through every replay",
+      async ([how, options]) => {
+        for (const card of [secret, lookalike]) {
+          const namespace = space();
+          const worker = await connected(namespace, options);
+          const client = await connected(namespace, options);
+          // Everything is rebuilt from the log after each commit, and no run stays in memory.
+          await worker.worker({ workflows: [family, child], replayAlways: true, runsMax: 1 });
+          const handle = await client.start(family, { card }, { id: "f" });
+          await handle.signal("go", { signal: card });
+          expect(await handle.result()).toEqual({
+            stepped: { stepped: card },
+            signalled: { signal: card },
+            grown: { child: { given: card } },
+          });
+          const text = await storedText(namespace, "f", "f-child-1");
+          expect(text.includes(secret)).toBe(how === "plain" && card === secret);
+          expect(text.match(/"\$millrace":\{"(?:codec|blob)"/g)?.length ?? 0).toBeGreaterThanOrEqual(
+            how === "plain" ? 0 : 8,
+          );
+        }
+      },
+    );
+
+    test("a worker with the old key dies, one with the rotated key takes over; new payloads have the new key", async () => {
+      const namespace = space();
+      const first = await connected(namespace, sealed);
+      const client = await connected(namespace, sealed);
+      let reached = (): void => undefined;
+      const inStep = new Promise<void>((resolve) => (reached = resolve));
+      const two = (end: () => unknown) =>
+        defineWorkflow({ type: "two" }, async (ctx, input: { card: string }) => {
+          const a = await ctx.step("a", () => `${input.card}a`);
+          return ctx.step("b", () => end() ?? `${a}b`);
+        });
+      const worker = await first.worker({
+        workflows: [two(() => (reached(), new Promise(() => undefined)))],
+      });
+      const handle = await client.start(
+        two(() => undefined),
+        { card: secret },
+        { id: "r" },
+      );
+      await inStep;
+      await worker.drain({ deadlineMs: 0 });
+      const second = await connected(namespace, { payloads: { codec: newCodec } });
+      await second.worker({ workflows: [two(() => undefined)] });
+      // The client's key is the old one: what the new worker sealed is not for it.
+      await expect(handle.result()).rejects.toMatchObject({
+        code: "payload_sealed",
+        details: { key: "new" },
+      });
+      expect(await second.handle("r").result()).toBe(`${secret}ab`);
+      const keys = [...(await storedText(namespace, "r")).matchAll(/"key":"(\w+)"/g)].map(([, key]) => key);
+      expect(keys).toEqual(["old", "old", "new", "new"]);
+    });
+
+    test("the same start again is the same run, also when its input is sealed; without the key nobody can tell", async () => {
+      const namespace = space();
+      const client = await connected(namespace, sealed);
+      const again = await connected(namespace, { payloads: { codec: newCodec } });
+      const keyless = await connected(namespace);
+      const start = (by: Millrace, input: unknown) =>
+        by.startByType("order", input, { id: "o", driver: "external" });
+      const first = await start(client, { card: secret });
+      expect(await start(again, { card: secret })).toMatchObject({
+        created: false,
+        sequence: first.sequence,
+      });
+      await expect(start(again, { card: "another" })).rejects.toMatchObject({
+        code: "workflow_exists",
+        details: { difference: "input" },
+      });
+      await expect(start(keyless, { card: secret })).rejects.toMatchObject({ code: "payload_sealed" });
+    });
+
+    test("a driver's outputs are sealed; without keys it may go on, and is given the stored form", async () => {
+      const namespace = space();
+      const client = await connected(namespace, sealed);
+      const run = await client.drive("permit", "d", { input: { card: secret } });
+      expect(await run.step("check", () => ({ found: secret }))).toEqual({ found: secret });
+      const again = await client.drive("permit", "d", { input: { card: secret } });
+      expect(await again.step("check", () => expect.fail("it is recorded"))).toEqual({ found: secret });
+      const keyless = await connected(namespace);
+      expect(await keyless.driver.begin("d", "check")).toMatchObject({
+        outcome: "completed",
+        output: { $millrace: { codec: "aes-gcm", key: "old" } },
+      });
+      const begun = await keyless.driver.begin("d", "decide");
+      await keyless.driver.completeStep("d", "decide", "token" in begun ? begun.token : "", "plain");
+      expect(await client.driver.begin("d", "decide")).toMatchObject({ output: "plain" });
+      await keyless.handle("d").terminate();
+      expect(await storedText(namespace, "d")).not.toContain(secret);
+    });
+
+    test("a worker without the key leaves the run stuck with the reason, and one with it goes on", async () => {
+      const namespace = space();
+      const client = await connected(namespace, sealed);
+      const handle = await client.start(family, { card: secret }, { id: "k" });
+      const wrong = await connected(namespace, {});
+      const keyless = await wrong.worker({ workflows: [family, child] });
+      await expect
+        .poll(async () => (await client.log.last("k"))?.events.at(-1), { timeout: 20_000 })
+        .toMatchObject({
+          type: "WorkflowTurnFailed",
+          data: { error: { code: "payload_sealed", message: expect.stringContaining("aes-gcm") as string } },
+        });
+      await keyless.drain();
+      await client.worker({ workflows: [family, child] });
+      await handle.signal("go", null);
+      expect(await handle.result()).toMatchObject({ stepped: { stepped: secret } });
+    });
+
+    test("a payload beyond a commit's size is offloaded on every way in, and garbage collection keeps it", async () => {
+      const namespace = space();
+      const large = "x".repeat(3_000_000);
+      const client = await connected(namespace);
+      await client.worker({ workflows: [family, child], replayAlways: true });
+      const handle = await client.start(family, { card: large }, { id: "l" });
+      await handle.signal("go", large);
+      expect(await handle.result()).toEqual({
+        stepped: { stepped: large },
+        signalled: large,
+        grown: { child: { given: large } },
+      });
+      expect((await storedText(namespace, "l", "l-child-1")).length).toBeLessThan(10_000);
+      const { now } = { now: Date.now() + 2 * 3_600_000 };
+      const report = await collectGarbage(client.log, { now });
+      expect(report).toMatchObject({ young: 0, deleted: report.orphans });
+      expect(report.referenced).toBeGreaterThanOrEqual(8);
+      expect(await client.handle("l").result()).toMatchObject({ signalled: large });
+    });
+
+    test("a payload beyond the limit fails the step or the call that made it, with its name", async () => {
+      const namespace = space();
+      const client = await connected(namespace, { payloads: { bytesMax: 10_000 } });
+      const big = defineWorkflow({ type: "big" }, (ctx) => ctx.step("grow", () => "x".repeat(20_000)));
+      await client.worker({ workflows: [big] });
+      const handle = await client.start(big, null, { id: "b" });
+      await expect(handle.result()).rejects.toMatchObject({
+        code: "workflow_failed",
+        message: expect.stringContaining(
+          "output of step grow has 20002 bytes of JSON, the limit is 10000",
+        ) as string,
+      });
+      const over = "x".repeat(20_000);
+      await expect(client.start(big, over as never)).rejects.toMatchObject({ code: "payload_too_large" });
+      const open2 = await client.startByType("x", null, { driver: "external" });
+      await expect(open2.handle.signal("go", over)).rejects.toMatchObject({
+        code: "payload_too_large",
+        details: { limit: 10_000, actual: 20_002 },
+      });
+    });
+  });
+}
