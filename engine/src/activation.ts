@@ -110,6 +110,9 @@ export class Activation {
   #inTurn = false;
   #reading = false;
   #finished = false;
+  /** The run number is over and the next one is decided: what comes in from outside goes there. */
+  #continued = false;
+  #cancelRequest: EventData<"WorkflowCancelRequested"> | null = null;
   /** An error that fails the turn, not the run. */
   #turnError: Error | null = null;
 
@@ -204,7 +207,10 @@ export class Activation {
       case "UpdateAccepted":
         return this.#update(event.data);
       case "WorkflowCancelRequested": {
-        if (this.#finished || this.root.cancelled !== null) return;
+        if (this.#cancelRequest !== null) return;
+        this.#cancelRequest = event.data;
+        if (this.#continued) this.#decided.push(event);
+        if (this.#finished) return;
         const error = new CancelledError(event.data.reason ?? null);
         return this.#turn(() => this.cancelScope(this.root, error));
       }
@@ -453,7 +459,7 @@ export class Activation {
     return { type: "WorkflowFailed", data: { error: toErrorInfo(error) } };
   }
 
-  /** The end of this run number, the start of the next one, and the signals that nobody took. */
+  /** The end of this run number, the start of the next one, a cancel request, and the signals that nobody took. */
   #continuation({ input, version }: ContinueAsNew): WorkflowEvent[] {
     const { start, run } = this.what;
     const next: EventData<"WorkflowStarted"> = {
@@ -463,9 +469,13 @@ export class Activation {
       ...(Object.keys(this.attributes).length === 0 ? {} : { attributes: this.attributes }),
     };
     const kept = [...this.#signals.values()].flat();
+    this.#continued = true;
     return [
       { type: "WorkflowContinuedAsNew", data: { run: run + 1 } },
       { type: "WorkflowStarted", data: next },
+      ...(this.#cancelRequest === null
+        ? []
+        : [{ type: "WorkflowCancelRequested", data: this.#cancelRequest } as const]),
       ...kept.map((data): WorkflowEvent => ({ type: "SignalReceived", data })),
     ];
   }
@@ -477,6 +487,8 @@ export class Activation {
     }
     // By the code's own schema, so that a replay by the same version ignores the same ones.
     if (signalIssue(this.what.definition, data.name, data.payload ?? null) !== null) return;
+    // It stands in the log before the commit that continues the run, and the code is over: nobody but the next run can.
+    if (this.#continued) return void this.#decided.push({ type: "SignalReceived", data });
     for (const request of this.pending.values()) {
       if (request.kind !== "wait" || request.signal !== data.name) continue;
       return this.#settle(request, () => {

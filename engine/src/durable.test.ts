@@ -217,6 +217,21 @@ describe.each(modes)("%s", (_title, options) => {
     expect(types.filter((type) => type === "WorkflowContinuedAsNew")).toHaveLength(2);
   });
 
+  test("continue as new: what came in before its commit is lost in no order: signals, and a cancel", async () => {
+    const millrace = await connected();
+    const loop = defineWorkflow({ type: "loop" }, async (ctx, got: unknown[]) => {
+      const next = [...got, await ctx.waitForSignal("n")];
+      return next.length === 5 ? next : ctx.continueAsNew(next);
+    });
+    const handle = await millrace.start(loop, [], { id: "l" });
+    for (let n = 1; n <= 5; n++) await handle.signal("n", n, { id: `n${n}` });
+    const toCancel = await millrace.start(loop, [], { id: "c", signal: { name: "n", payload: 1 } });
+    await toCancel.cancel({ reason: "enough" });
+    await millrace.worker({ workflows: [loop], ...options });
+    expect(await handle.result()).toEqual([1, 2, 3, 4, 5]);
+    await expect(toCancel.result()).rejects.toMatchObject({ code: "cancelled" });
+  });
+
   test("a run's time limit closes it as timed out", async () => {
     const millrace = await connected();
     const slow = defineWorkflow({ type: "slow", timeoutMs: 30 }, (ctx, _input: null) => ctx.sleep(3_600_000));
