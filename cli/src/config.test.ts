@@ -56,6 +56,14 @@ describe("readServerConfig", () => {
     expect(dev({ durability: "fsync" }).durability).toBe("fsync");
   });
 
+  it("takes a worker group, and a lease in whole seconds; the defaults are the engine's", () => {
+    expect(dev()).toMatchObject({ group: undefined, leaseMs: undefined });
+    expect(dev({ group: "orders", lease: "3" })).toMatchObject({ group: "orders", leaseMs: 3_000 });
+    expect(refusal(() => dev({ group: "a.b" }))).toMatch(/^invalid_id: Worker group "a.b"/);
+    for (const lease of ["1", "2.5", "x", ""])
+      expect(refusal(() => dev({ lease }))).toMatch(/^invalid_request: --lease .* whole seconds, 2 at least/);
+  });
+
   it("puts the examples before the workflows given, all as absolute paths", () => {
     const files = dev({ examples: true, workflows: ["mine.js"] }).workflowFiles;
     expect(files[0]).toMatch(/examples[\\/]dist[\\/]workflows\.js$/);

@@ -1,7 +1,7 @@
 /** The one place that reads the environment and turns options into settings. An option wins over its variable. */
 import { resolve } from "node:path";
 import { fileURLToPath } from "node:url";
-import { assertNamespace, MillraceError } from "@millrace/schemas";
+import { assertGroup, assertNamespace, MillraceError } from "@millrace/schemas";
 import { parseParts, partNames, type PartName } from "./parts/part-name.ts";
 
 export type Environment = Readonly<Record<string, string | undefined>>;
@@ -28,6 +28,8 @@ export interface ServerOptions {
   readonly durability?: string;
   readonly namespace?: string;
   readonly workflows?: readonly string[];
+  readonly group?: string;
+  readonly lease?: string;
   readonly examples?: boolean;
   readonly split?: boolean;
   readonly parts?: string;
@@ -49,6 +51,10 @@ export interface ServerConfig {
   readonly namespace: string;
   /** Absolute paths of modules that export definitions. */
   readonly workflowFiles: readonly string[];
+  /** Undefined: the engine's own choice. */
+  readonly group: string | undefined;
+  /** Undefined: the engine's own default. */
+  readonly leaseMs: number | undefined;
   readonly examples: boolean;
   readonly json: boolean;
   /** The engine seals payloads with these; null: it does not. */
@@ -86,6 +92,7 @@ export function readServerConfig(
   }
   const namespace = options.namespace ?? given(env["MILLRACE_NAMESPACE"]) ?? "default";
   assertNamespace(namespace);
+  if (options.group !== undefined) assertGroup(options.group);
   const examples = options.examples === true;
   return {
     parts,
@@ -100,6 +107,8 @@ export function readServerConfig(
       ...(examples ? [examplesFile] : []),
       ...(options.workflows ?? []).map((file) => resolve(file)),
     ],
+    group: options.group,
+    leaseMs: readLease(options.lease),
     examples,
     json: options.json === true,
     payloadKeys: readPayloadKeys(env),
@@ -162,6 +171,17 @@ function readPort(option: string | undefined, env: Environment): number {
   throw new MillraceError(
     "invalid_request",
     `${option === undefined ? "MILLRACE_PORT" : "--port"} ${JSON.stringify(text)} is not a port: expected 0 to 65535 (0 takes a free one).`,
+  );
+}
+
+/** At least two: the broker counts in seconds, and a pause of the process must not cost a lease. */
+function readLease(option: string | undefined): number | undefined {
+  if (option === undefined) return undefined;
+  const seconds = Number(option);
+  if (/^[0-9]{1,5}$/.test(option) && seconds >= 2) return seconds * 1_000;
+  throw new MillraceError(
+    "invalid_request",
+    `--lease ${JSON.stringify(option)} is not a lease: expected whole seconds, 2 at least.`,
   );
 }
 

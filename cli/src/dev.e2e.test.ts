@@ -4,7 +4,7 @@ import { connect } from "node:net";
 import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import type { EventRow, Page, WorkflowRow } from "@millrace/schemas";
+import type { EventRow, Fleet, Page, WorkflowRow } from "@millrace/schemas";
 import {
   eventually,
   examplesFolder,
@@ -215,6 +215,22 @@ describe("millrace dev", () => {
     expect(await watching.ended).toBe(0);
     const cursor = /cursor ([0-9a-f]+\.\d+)/.exec(watching.stderr)?.[1];
     expect(cursor?.split(".")[0]).toBe(String(first["cursor"]).split(".")[0]);
+  });
+
+  it("shows the fleet, and why a run of a type that nobody hosts does not move", async () => {
+    const fleet = await client("fleet");
+    const workflows = expect.arrayContaining([expect.objectContaining({ type: "hello" })]) as unknown;
+    expect(jsonLines<Fleet>(fleet)[0]).toMatchObject({
+      sessions: [{ pid: ready.pid, draining: false, workflows }],
+      groups: [{ sessions: 1, shardsHeld: 64, shardsTotal: 64 }],
+    });
+    const table = await millrace(["fleet", "--url", ready.url]);
+    expect(table.stdout).toMatch(/64\/64.*hello@1/);
+    const start = await client("start", "ghost", "--id", "ghost-1", "--allow-unregistered");
+    const { sequence = 0 } = jsonLines<{ readonly sequence: number }>(start)[0] ?? {};
+    const show = await client("show", "ghost-1", "--min", String(sequence));
+    const [row] = jsonLines<{ readonly whyNotMoving: string }>(show);
+    expect(row?.whyNotMoving).toMatch(/^no worker hosts type ghost \(version 1\): start one/);
   });
 
   it("says what is wrong by code and exit code", async () => {

@@ -145,6 +145,15 @@ export function createProgram(finish: (code: ExitCode) => void): Command {
       return undefined;
     },
   );
+  clientCommand<object>(
+    program
+      .command("fleet")
+      .description("show the live workers, which shards each executes, and what they host"),
+    async (api, output) => {
+      await (await import("./commands/fleet.ts")).fleet(api, output);
+      return undefined;
+    },
+  );
   const payload = program.command("payload").description("payloads that the history shows in a stored form");
   clientCommand(
     payload
@@ -193,6 +202,8 @@ function serverOptions(command: Command): Command {
     .option("--durability <mode>", "default or fsync, for the embedded broker")
     .option("--namespace <name>", "event log (MILLRACE_NAMESPACE; default default)")
     .option("--workflows <files...>", "JavaScript modules that export workflow definitions")
+    .option("--group <name>", "worker group that shares the runs (default: workers with the same types)")
+    .option("--lease <seconds>", "until the runs of a killed worker are taken over (default 10)")
     .option("--json", "the ready line as one JSON object");
 }
 

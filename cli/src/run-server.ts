@@ -145,7 +145,7 @@ async function reachBroker({ config, output, stop }: Session): Promise<Reached> 
 }
 
 async function startHere({ config, logger, stop }: Session, { broker }: Reached): Promise<Started> {
-  const { parts, namespace, dataDir, host, port, payloadKeys } = config;
+  const { parts, namespace, dataDir, host, port, payloadKeys, group, leaseMs } = config;
   const workflows = parts.includes("engine") ? await loadWorkflows(config.workflowFiles) : [];
   const running = await startParts({
     parts,
@@ -156,6 +156,8 @@ async function startHere({ config, logger, stop }: Session, { broker }: Reached)
     port,
     workflows,
     payloadKeys,
+    group,
+    leaseMs,
     logger,
     onFailed: stop.fail,
   });
@@ -166,7 +168,7 @@ async function startSplit(
   { config, output, logger, stop }: Session,
   { embedded }: Reached,
 ): Promise<Started> {
-  const { namespace, dataDir, host, workflowFiles } = config;
+  const { namespace, dataDir, host, workflowFiles, group, leaseMs } = config;
   const environment = {
     ...config.environment,
     MILLRACE_LOG: logger.level,
@@ -197,6 +199,8 @@ async function startSplit(
           String(port),
         ],
         ...(part === "engine" && workflowFiles.length > 0 ? ["--workflows", ...workflowFiles] : []),
+        ...(group === undefined ? [] : ["--group", group]),
+        ...(leaseMs === undefined ? [] : ["--lease", String(leaseMs / 1_000)]),
       ],
     }),
     onEnded: (part, reason, delayMs) => {

@@ -1,7 +1,8 @@
 import { connect as connectSocket } from "node:net";
 import { afterEach, describe, expect, it, vi } from "vitest";
 import { WebSocket } from "ws";
-import type { BeginOutcome, EventRow, Page, Problem, WorkflowRow } from "@millrace/schemas";
+import { defineWorkflow } from "@millrace/engine";
+import type { BeginOutcome, EventRow, Fleet, Page, Problem, WorkflowRow } from "@millrace/schemas";
 import { memoryWorld, type World } from "./testing/world.ts";
 
 let world: World;
@@ -392,6 +393,26 @@ describe("HTTP API", () => {
     expect((await call("GET", "/")).json["paths"]).toContain("POST /v1/workflows/{id}/steps/{step}/begin");
     const head = await fetch(`${world.server.url}/healthz`, { method: "HEAD" });
     expect([head.status, head.headers.get("content-length"), await head.text()]).toEqual([200, "14", ""]);
+  });
+
+  it("tells of the fleet: live workers, their shards, and what is hosted", async () => {
+    world = await memoryWorld();
+    expect((await call<Fleet>("GET", "/v1/fleet")).json).toEqual({ sessions: [], groups: [], hosted: [] });
+    const greet = defineWorkflow({ type: "greet", version: "2" }, (ctx) => ctx.step("s", () => 1));
+    const worker = await world.millrace.worker({ workflows: [greet], group: "greeters" });
+    const { status, json: fleet } = await call<Fleet>("GET", "/v1/fleet");
+    expect(status).toBe(200);
+    const workflows = [{ type: "greet", version: "2" }];
+    expect(fleet.groups).toEqual([
+      { group: "greeters", sessions: 1, shardsHeld: 64, shardsTotal: 64, workflows },
+    ]);
+    expect(fleet.sessions).toMatchObject([
+      { session: worker.session, group: "greeters", pid: process.pid, draining: false, workflows },
+    ]);
+    expect(fleet.sessions[0]?.shards).toHaveLength(64);
+    expect(fleet.hosted).toEqual([{ type: "greet", version: "2", group: "greeters", sessions: 1 }]);
+    await worker.drain();
+    expect((await call<Fleet>("GET", "/v1/fleet")).json.hosted).toEqual([]);
   });
 
   it("is not ready when the projector is too far behind", async () => {

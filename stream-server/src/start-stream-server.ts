@@ -3,6 +3,7 @@ import type { Millrace } from "@millrace/engine";
 import type { Projection } from "@millrace/projector";
 import { limits, MillraceError, streamDefaults } from "@millrace/schemas";
 import { seamLimits } from "./core/seam.ts";
+import { fleetRoutes } from "./http/fleet-routes.ts";
 import { payloadRoutes } from "./http/payload-routes.ts";
 import { createRouter } from "./http/router.ts";
 import { serviceRoutes } from "./http/service-routes.ts";
@@ -106,7 +107,7 @@ export async function startStreamServer(options: StreamServerOptions): Promise<S
     });
     let inHand = 0;
     let idle = (): void => undefined;
-    const api = [...workflows, ...payloadRoutes(log.blobs)];
+    const api = [...workflows, ...fleetRoutes(millrace), ...payloadRoutes(log.blobs)];
     const answer = createRouter([...api, ...serviceRoutes(hub, settings.readyLagMax, api)]);
     const server = await listenUws({
       uws,

@@ -3,8 +3,10 @@ import {
   evolveCommit,
   initialRunState,
   isFinalRow,
+  isMillraceError,
   stepKey,
   type EventRow,
+  type Fleet,
   type RunState,
   type WorkflowEvent,
   type WorkflowRow,
@@ -26,7 +28,9 @@ export async function show(
 ): Promise<void> {
   const { min } = options;
   const row = (await api.get(`/v1/workflows/${encodeURIComponent(id)}`, { min })) as WorkflowRow;
-  const why = isFinalRow(row) ? null : whyNotMoving(await foldHistory(api, row), Date.now());
+  const why = isFinalRow(row)
+    ? null
+    : whyNotMoving(await foldHistory(api, row), Date.now(), await hostedTypes(api));
   output.value({ ...row, whyNotMoving: why });
   if (output.json) return;
   output.text(
@@ -44,6 +48,16 @@ export async function show(
     output.text(`error     ${row.error.code ?? row.error.name ?? "error"}: ${row.error.message}`);
   for (const [key, value] of Object.entries(row.attributes)) output.text(`attribute ${key}=${value}`);
   if (row.steps.length > 0) output.text(stepTable(row));
+}
+
+/** Null when the server does not say: it is older than this command, or has lost its broker. */
+async function hostedTypes(api: ServerApi): Promise<Fleet["hosted"] | null> {
+  try {
+    return ((await api.get("/v1/fleet")) as Fleet).hosted;
+  } catch (error) {
+    if (isMillraceError(error, "route_unknown") || isMillraceError(error, "unavailable")) return null;
+    throw error;
+  }
 }
 
 function stepTable(row: WorkflowRow): string {

@@ -64,7 +64,7 @@ describe("whyNotMoving", () => {
       "a start that nobody has taken up",
       run(started("code")),
       late,
-      /^nobody has recorded anything since its start, no news for 120 s: no worker hosts version 3 of order/,
+      /^nobody has recorded anything since its start, no news for 120 s: its first step still runs, or no worker hosts version 3 of order$/,
     ],
     [
       "code in a long step",
@@ -110,17 +110,36 @@ describe("whyNotMoving", () => {
       /^waits for a driver: step charge can be begun again since .*\(oops\)$/,
     ],
   ])("%s", (_title, state, now, expected) => {
-    expect(whyNotMoving(state, now) ?? "").toMatch(expected);
+    expect(whyNotMoving(state, now, null) ?? "").toMatch(expected);
   });
 
   it("keeps quiet about code exactly until it has been silent for too long", () => {
     const state = run(started("code"), done);
-    expect(whyNotMoving(state, startedAt + 1_000 + quietMs - 1)).toBeNull();
-    expect(whyNotMoving(state, startedAt + 1_000 + quietMs)).not.toBeNull();
+    expect(whyNotMoving(state, startedAt + 1_000 + quietMs - 1, null)).toBeNull();
+    expect(whyNotMoving(state, startedAt + 1_000 + quietMs, null)).not.toBeNull();
+  });
+
+  it("says at once that nobody hosts its type or version, and never when somebody does", () => {
+    const state = run(started("code"), done);
+    const say = (...hosted: string[]) =>
+      whyNotMoving(
+        state,
+        late,
+        hosted.map((lane) => ({ type: lane.split("@")[0] ?? "", version: lane.split("@")[1] ?? "" })),
+      );
+    expect(say()).toMatch(/^no worker hosts type order \(version 3\): start one/);
+    expect(say("order@4", "order@5", "other@3")).toMatch(
+      /^no worker hosts type order \(version 3\), only 4, 5: host/,
+    );
+    expect(say("order@4", "order@3")).toMatch(
+      /^no news for 119 s: a step runs \(it is recorded when it ends\)$/,
+    );
+    expect(whyNotMoving(state, startedAt + 1_000, [])).toMatch(/^no worker hosts/);
+    expect(whyNotMoving(run(started("external")), late, [])).toMatch(/^waits for a driver/);
   });
 
   it("stays on one line", () => {
     for (const now of [soon, late])
-      expect(whyNotMoving(run(started("code"), stuck), now)).not.toContain("\n");
+      expect(whyNotMoving(run(started("code"), stuck), now, null)).not.toContain("\n");
   });
 });

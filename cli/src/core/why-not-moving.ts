@@ -1,14 +1,25 @@
-import { isClosed, isoTime, stepKey, type RunState, type StepState } from "@millrace/schemas";
+import {
+  isClosed,
+  isoTime,
+  stepKey,
+  type HostedType,
+  type RunState,
+  type StepState,
+} from "@millrace/schemas";
 
 /** A run of code that said nothing for this long gets an explanation; below it, it simply works. */
 export const quietMs = 5_000;
 
 /**
  * In one line why an open run stands still and what to do about it; null when it is closed or on the move.
- * Computed from its history alone: what a worker is doing at this moment is not in the log, so where two causes look
- * the same, both are named.
+ * Computed from its history and from what live workers host (`hosted`; null: not known): what a worker is doing at
+ * this moment is not in the log, so where two causes look the same, both are named.
  */
-export function whyNotMoving(state: RunState, now: number): string | null {
+export function whyNotMoving(
+  state: RunState,
+  now: number,
+  hosted: readonly HostedType[] | null,
+): string | null {
   if (isClosed(state.status)) return null;
   if (state.status === "stuck") {
     const reason = state.error?.message ?? "a turn failed";
@@ -17,7 +28,7 @@ export function whyNotMoving(state: RunState, now: number): string | null {
       `(version ${state.version} of ${state.type}), or end it with: millrace cancel ${state.id}`
     );
   }
-  return state.driver === "external" ? whyDriverRun(state, now) : whyCodeRun(state, now);
+  return state.driver === "external" ? whyDriverRun(state, now) : whyCodeRun(state, now, hosted);
 }
 
 function whyDriverRun(state: RunState, now: number): string {
@@ -40,23 +51,36 @@ function whyDriverRun(state: RunState, now: number): string {
     : `waits for a driver to begin step ${next}`;
 }
 
-function whyCodeRun(state: RunState, now: number): string | null {
+function whyCodeRun(state: RunState, now: number, hosted: readonly HostedType[] | null): string | null {
+  if (hosted !== null && !isHosted(state, hosted)) return nobodyHosts(state, hosted);
   const retrying = [...state.steps.values()].filter((step) => step.status === "retrying");
   const [earliest] = retrying.toSorted((a, b) => (a.nextAttemptAt ?? 0) - (b.nextAttemptAt ?? 0));
   const due = earliest?.nextAttemptAt ?? 0;
   if (earliest !== undefined && due > now) return backingOff(earliest, due);
   const silentMs = now - Math.max(state.updatedAt, due);
   if (silentMs < quietMs) return null;
-  const host = `no worker hosts version ${state.version} of ${state.type}`;
+  // That a worker hosts it is all that can be known: where it does not, that was said above.
+  const orUnhosted = hosted === null ? `, or no worker hosts version ${state.version} of ${state.type}` : "";
   const silent = `no news for ${Math.floor(silentMs / 1_000)} s`;
   if (state.cancelRequested !== null) {
-    return `${silent} after a cancel was requested: its code does not end on ctx.signal, or ${host}`;
+    return `${silent} after a cancel was requested: its code does not end on ctx.signal${orUnhosted}`;
   }
   if (earliest !== undefined)
-    return `step ${label(earliest)} is due since ${isoTime(due)}, ${silent}: it runs, or ${host}`;
+    return `step ${label(earliest)} is due since ${isoTime(due)}, ${silent}: it runs${orUnhosted}`;
   return state.sequence === state.startedSequence
-    ? `nobody has recorded anything since its start, ${silent}: ${host}, or its first step still runs`
-    : `${silent}: a step runs (it is recorded when it ends), or ${host}`;
+    ? `nobody has recorded anything since its start, ${silent}: its first step still runs${orUnhosted}`
+    : `${silent}: a step runs (it is recorded when it ends)${orUnhosted}`;
+}
+
+function isHosted({ type, version }: HostedType, hosted: readonly HostedType[]): boolean {
+  return hosted.some((one) => one.type === type && one.version === version);
+}
+
+function nobodyHosts({ type, version }: HostedType, hosted: readonly HostedType[]): string {
+  const others = hosted.filter((one) => one.type === type).map((one) => one.version);
+  return others.length === 0
+    ? `no worker hosts type ${type} (version ${version}): start one that does`
+    : `no worker hosts type ${type} (version ${version}), only ${others.join(", ")}: host that version beside the others`;
 }
 
 function backingOff(step: StepState, due: number): string {

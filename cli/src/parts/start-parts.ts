@@ -29,6 +29,8 @@ export interface PartsOptions {
   readonly workflows: readonly AnyWorkflowDefinition[];
   /** The engine seals payloads with these; null: it does not. */
   readonly payloadKeys: PayloadKeys | null;
+  readonly group: string | undefined;
+  readonly leaseMs: number | undefined;
   readonly logger: Logger;
   readonly onFailed: (error: Error) => void;
 }
@@ -100,7 +102,13 @@ async function stopAll({ options, log, millrace, stops }: Context, drainMs: numb
 
 async function startEngine({ options, millrace, stops }: Context): Promise<void> {
   if (options.workflows.length === 0) return;
-  const worker = await millrace.worker({ workflows: options.workflows, onFailed: options.onFailed });
+  const { workflows, group, leaseMs, onFailed } = options;
+  const worker = await millrace.worker({
+    workflows,
+    onFailed,
+    ...(group === undefined ? {} : { group }),
+    ...(leaseMs === undefined ? {} : { leaseMs }),
+  });
   stops.set("engine", (drainMs) => worker.drain({ deadlineMs: drainMs }));
 }
 
