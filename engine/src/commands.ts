@@ -29,7 +29,7 @@ import type { Clock } from "./due-timers.ts";
 import type { Driver } from "./millrace.ts";
 
 /** A run that conflicts this often is written by something that never lets go. */
-const conflictsMax = 16;
+const conflictsMax = 64;
 
 export interface CommandsDeps {
   readonly log: EventLog;
@@ -45,6 +45,20 @@ export interface Executed {
   readonly sequence: number;
 }
 
+/** What a command would be decided to be if the run still stood at `sequence`: saves the load when it does. */
+export interface Guess<D> {
+  readonly type: string;
+  readonly sequence: number;
+  readonly decision: D;
+}
+
+export interface Carried<D> {
+  readonly decision: D;
+  readonly sequence: number;
+  /** Null when the guess was right: nothing was loaded. */
+  readonly state: RunState | null;
+}
+
 export class Commands {
   readonly #deps: CommandsDeps;
   readonly #states = new Map<string, RunState>();
@@ -55,37 +69,84 @@ export class Commands {
   }
 
   /** Rejects with what `decide` says, `workflow_not_found`, `conflict` after many tries, or the log's errors. */
-  execute(id: string, command: (now: number) => Command): Promise<Executed> {
-    assertWorkflowId(id);
-    return this.#inTurn(id, () => this.#execute(id, command));
+  async execute(id: string, command: (now: number) => Command): Promise<Executed> {
+    const { state, ...rest } = await this.carryOut(id, (known, now) => decide(known, command(now)));
+    if (state === null)
+      throw new MillraceError("internal", `A command on ${id} was not decided on its state.`);
+    return { state, ...rest };
   }
 
-  async #execute(id: string, command: (now: number) => Command): Promise<Executed> {
+  /** As `execute`, for decisions of any kind. With `keep`, the state of a run of code is kept for the next command. */
+  carryOut<D extends { readonly events: readonly WorkflowEvent[] }>(
+    id: string,
+    decideOn: (state: RunState, now: number) => D,
+    options: { readonly guess?: Guess<D>; readonly keep?: boolean } = {},
+  ): Promise<Carried<D>> {
+    assertWorkflowId(id);
+    return this.#inTurn(id, async () => {
+      const { guess, keep = false } = options;
+      if (guess !== undefined && !this.#states.has(id)) {
+        const right = await this.#tryGuess(id, guess);
+        if (right !== null) return right;
+      }
+      return this.#carryOut(id, decideOn, keep);
+    });
+  }
+
+  /** Forgets the kept state of a run that nobody here has anything to do with any more. */
+  forget(id: string): void {
+    this.#states.delete(id);
+  }
+
+  async #tryGuess<D extends { readonly events: readonly WorkflowEvent[] }>(
+    id: string,
+    { type, sequence: expected, decision }: Guess<D>,
+  ): Promise<Carried<D> | null> {
+    const { events } = decision;
+    try {
+      const request = { commitId: newUlid(), workflowId: id, type, events, expected };
+      const { sequence } = await this.#deps.log.append(request);
+      return { decision, sequence, state: null };
+    } catch (error) {
+      if (isMillraceError(error, "conflict")) return null;
+      throw error;
+    }
+  }
+
+  async #carryOut<D extends { readonly events: readonly WorkflowEvent[] }>(
+    id: string,
+    decideOn: (state: RunState, now: number) => D,
+    keep: boolean,
+  ): Promise<Carried<D>> {
+    let state = this.#states.get(id) ?? null;
+    let fresh = state === null;
+    state ??= await this.#load(id, keep);
     for (let tries = 1; ; tries++) {
-      const cached = this.#states.get(id);
-      const state = cached ?? (await this.#load(id));
-      let decision: Decision;
       try {
-        decision = decide(state, command(this.#deps.clock.now()));
-      } catch (rejection) {
-        this.#states.delete(id);
-        // Others may have moved the run on since: only the log itself can say no.
-        if (cached !== undefined) continue;
-        throw rejection;
-      }
-      if (decision.events.length === 0) return { state, decision, sequence: state.sequence };
-      try {
-        const sequence = await this.#append(state, decision.events);
-        return { state, decision, sequence };
+        const decision = decideOn(state, this.#deps.clock.now());
+        if (decision.events.length === 0) {
+          // Others may have moved the run on since: only the log itself can say that there is nothing to do.
+          if (fresh) return { state, decision, sequence: state.sequence };
+        } else {
+          const sequence = await this.#append(state, decision.events);
+          return { state, decision, sequence };
+        }
       } catch (error) {
-        this.#states.delete(id);
-        if (!isMillraceError(error, "conflict") || tries >= conflictsMax) throw error;
+        const conflict = isMillraceError(error, "conflict");
+        if (tries >= conflictsMax || (!conflict && fresh)) {
+          this.#states.delete(id);
+          throw error;
+        }
       }
+      fresh = true;
+      for (const commit of await this.#deps.log.load(id, { after: state.sequence }))
+        evolveCommit(state, commit);
     }
   }
 
   async #append(state: RunState, events: readonly WorkflowEvent[]): Promise<number> {
     const base = { commitId: newUlid(), workflowId: state.id, type: state.type, events };
+    const closing = events.some(isClosingEvent);
     // A request to code commutes with whatever its worker is about to append, so it must not make that conflict twice.
     const request: AppendRequest =
       events.every(isOutsideEvent) && (state.driver === "code" || events[0]?.type === "SignalReceived")
@@ -93,7 +154,8 @@ export class Commands {
         : {
             ...base,
             expected: state.sequence,
-            condition: events.some(isClosingEvent) ? "closed" : "waiting",
+            // What a run of code waits for is for its owner to say: whoever takes over loads it to see.
+            ...(closing ? { condition: "closed" } : state.driver === "code" ? {} : { condition: "waiting" }),
             ...(state.parent === null || state.parent === undefined ? {} : { parent: state.parent.id }),
           };
     const { sequence } = await this.#deps.log.append(request);
@@ -102,13 +164,13 @@ export class Commands {
     return sequence;
   }
 
-  async #load(id: string): Promise<RunState> {
+  async #load(id: string, keep: boolean): Promise<RunState> {
     const state = foldHistory(await this.#deps.log.load(id));
     if (state === null || state.type === scheduleType) {
       throw new MillraceError("workflow_not_found", `There is no run ${id}. Start it, or check its id.`);
     }
-    // A run that a worker executes moves on without us: its state would be stale at once.
-    if (state.driver === "external") this.#states.set(id, state);
+    // A run that a worker executes moves on without us: its state would be stale at once, unless more follows soon.
+    if (state.driver === "external" || keep) this.#states.set(id, state);
     for (const oldest of this.#states.keys()) {
       if (this.#states.size <= this.#deps.cacheMax) break;
       this.#states.delete(oldest);

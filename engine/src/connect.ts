@@ -29,8 +29,8 @@ import {
   type AnyWorkflowDefinition,
   type WorkflowDefinition,
 } from "./definition.ts";
-import type { Children, ParentRef, TaskQueues } from "./dispatcher.ts";
-import { systemClock, type Clock } from "./due-timers.ts";
+import type { Children, ParentRef } from "./dispatcher.ts";
+import { DueTimers, systemClock, type Clock } from "./due-timers.ts";
 import { readFleet } from "./fleet/read-fleet.ts";
 import { Interceptors, type Interceptor, type StartCall } from "./interceptors.ts";
 import { silentLogger, type Logger } from "./logger.ts";
@@ -49,6 +49,10 @@ import type {
 import { Results } from "./results.ts";
 import { createScheduleCommands } from "./schedules/schedule-commands.ts";
 import type { Schedules } from "./schedules/schedules.ts";
+import { startWorkerOf } from "./tasks/start-worker.ts";
+import { createTasks, type Tasks } from "./tasks/task-api.ts";
+import { TaskCommands } from "./tasks/task-commands.ts";
+import { createTaskDispatcher } from "./tasks/task-dispatcher.ts";
 import { startWorker, type ScheduleActions, type Worker, type WorkerOptions } from "./worker.ts";
 
 export interface ConnectOptions extends Partial<EventLogOptions> {
@@ -104,6 +108,7 @@ class Connection implements Millrace {
   readonly log: SealedLog;
   readonly driver;
   readonly schedules: Schedules;
+  readonly tasks: Tasks;
   readonly #deps: ConnectionDeps;
   readonly #results: Results;
   readonly #commands: Commands;
@@ -130,6 +135,19 @@ class Connection implements Millrace {
       start: (schedule, run) =>
         this.#startScheduled(schedule, run, this.#definitions.get(schedule.spec.workflow.type) ?? null),
     });
+    const { log, logger, random } = deps;
+    this.tasks = createTasks({
+      log,
+      logger,
+      commands: new TaskCommands({ log, commands: this.#commands, random, keep: false }),
+      retryRun: () =>
+        Promise.reject(
+          new MillraceError(
+            "invalid_request",
+            "A run cannot be retried here. Start it anew under another id.",
+          ),
+        ),
+    });
   }
 
   async worker(options: WorkerOptions): Promise<Worker> {
@@ -145,18 +163,19 @@ class Connection implements Millrace {
         await this.#handle(id).cancel({ reason });
       },
     };
-    const worker = await startWorker(
+    const { workflows = [], tasks, queues } = options;
+    const onlyTasks = workflows.length === 0 && (tasks !== undefined || queues !== undefined);
+    const deps = {
+      ...{ log, logger, clock, random, payloads, interceptors, children, schedules, results: this.#results },
+      tasks: createTaskDispatcher(log.tasks),
+    };
+    const timers = new DueTimers(clock);
+    const commands = new TaskCommands({ log, commands: this.#commands, random, keep: true });
+    const worker = await startWorkerOf(
       {
-        log,
-        logger,
-        clock,
-        random,
-        payloads,
-        interceptors,
-        results: this.#results,
-        tasks: noTaskQueues,
-        children,
-        schedules,
+        startRuns: onlyTasks ? null : () => startWorker(deps, { ...options, workflows }),
+        tasks: { ...{ log, logger, clock, random, timers, commands }, interceptors },
+        timers,
       },
       options,
     );
@@ -167,7 +186,7 @@ class Connection implements Millrace {
         "The connection was closed while the worker started. Connect again.",
       );
     }
-    for (const definition of options.workflows) this.#definitions.set(definition.type, definition);
+    for (const definition of workflows) this.#definitions.set(definition.type, definition);
     this.#workers.push(worker);
     return worker;
   }
@@ -485,18 +504,6 @@ class Connection implements Millrace {
     );
   }
 }
-
-/** Until there are queues, a task can be put nowhere. */
-const noTaskQueues: TaskQueues = {
-  publish: (task) =>
-    Promise.reject(
-      new MillraceError(
-        "internal",
-        `Task ${task.name} of ${task.workflowId} cannot be put into queue ${task.queue}.`,
-      ),
-    ),
-  lastHeartbeatAt: () => Promise.resolve(null),
-};
 
 function defaultsOf({ version, steps, timeoutMs }: AnyWorkflowDefinition): StartOptions {
   return { version, steps, ...(timeoutMs === null ? {} : { timeoutMs }) };

@@ -10,6 +10,7 @@
  *
  * Tested with the run, by `run.test.ts` and `run.sim.test.ts`.
  */
+import type { HeartbeatKey } from "@millrace/event-log";
 import {
   MillraceError,
   stepKey,
@@ -55,8 +56,10 @@ export type Completion =
 export interface TaskQueues {
   /** Resolves when the queue has it. Idempotent by token. */
   publish(task: PublishedTask): Promise<void>;
-  /** Milliseconds since 1970; null when there was none. */
-  lastHeartbeatAt(token: string): Promise<number | null>;
+  /** Of the attempt with this token, milliseconds since 1970; null when there was none. */
+  lastHeartbeatAt(key: HeartbeatKey, token: string): Promise<number | null>;
+  /** The task has failed for good without a worker to say so. Idempotent by token. */
+  bury(task: PublishedTask, reason: string): Promise<void>;
 }
 
 export interface PublishedTask extends EventData<"StepScheduled"> {
@@ -65,6 +68,8 @@ export interface PublishedTask extends EventData<"StepScheduled"> {
   readonly run: number;
   /** W3C trace context of the run. */
   readonly traceparent: string | null;
+  /** Of a commit at which the step was scheduled under this token. */
+  readonly sequence: number;
 }
 
 export interface ParentRef {
@@ -189,6 +194,11 @@ export class Dispatcher {
     }
   }
 
+  /** A task that ended elsewhere has no limits any more. */
+  forgetDue(key: string): void {
+    this.#cancelDue(key);
+  }
+
   /** What the code does not wait for any more is told to stop. */
   abandonUnwanted(activation: Activation): void {
     for (const [key, execution] of this.#executions) {
@@ -256,15 +266,36 @@ export class Dispatcher {
     const { attempt, token } = step;
     if (step.status === "scheduled" && token !== null && this.#handed.get(key) !== token) {
       this.#handed.set(key, token);
-      const of = { workflowId: this.#id, type: this.#type, run: state.run };
-      const task = { ...scheduled, ...of, attempt, token, traceparent: this.#deps.traceparent() };
+      const task = this.#published({ ...scheduled, attempt, token }, state);
       this.#handOver(() => this.#deps.tasks.publish(task));
     }
-    this.#watchTask(key, step, scheduled.retry ?? {});
+    this.#watchTask(key, step, state.run, scheduled.retry ?? {});
+  }
+
+  #published(scheduled: EventData<"StepScheduled">, { run, sequence }: RunState): PublishedTask {
+    const traceparent = this.#deps.traceparent();
+    return { ...scheduled, workflowId: this.#id, type: this.#type, run, sequence, traceparent };
+  }
+
+  /** A task whose last attempt ran into a limit has no worker that could bring it to the dead letters. */
+  buryTask(key: string, state: RunState): void {
+    const step = state.steps.get(key);
+    if (step?.task === null || step?.task === undefined || step.token === null || this.#stopped) return;
+    const { name, occurrence, attempt, error } = step;
+    const { queue, priority, input } = step.task;
+    // The token of its message, whichever attempt was begun by it.
+    const [token = step.token] = step.token.split("~");
+    const task = this.#published({ name, occurrence, attempt, queue, token, priority, input }, state);
+    this.#handOver(() => this.#deps.tasks.bury(task, error?.message ?? step.status));
   }
 
   /** One due time per task: whichever of its limits passes first, as its state is now. */
-  #watchTask(key: string, step: StepState, retry: NonNullable<EventData<"StepScheduled">["retry"]>): void {
+  #watchTask(
+    key: string,
+    step: StepState,
+    run: number,
+    retry: NonNullable<EventData<"StepScheduled">["retry"]>,
+  ): void {
     this.#cancelDue(key);
     const deadline = taskDeadline(step, null);
     if (deadline === null) return;
@@ -281,7 +312,8 @@ export class Dispatcher {
         occurrence,
         attempt,
         error,
-        retryable: true,
+        // Nobody took it: another message in the same queue would change nothing.
+        retryable: which !== "schedule-to-start",
         timedOut: true,
         retryAfterMs: null,
       };
@@ -292,7 +324,8 @@ export class Dispatcher {
         if (due.which !== "heartbeat" || token === null) return expire(due.which, due.limitMs);
         // Heartbeats are not in the log: whether one came is asked only when it matters.
         this.#handOver(async () => {
-          const later = taskDeadline(step, await this.#deps.tasks.lastHeartbeatAt(token));
+          const task = { workflowId: this.#id, run, name, occurrence };
+          const later = taskDeadline(step, await this.#deps.tasks.lastHeartbeatAt(task, token));
           if (this.#dues.get(key)?.at !== due.at || later === null) return;
           if (later.at > clock.now()) arm(later);
           else expire(later.which, later.limitMs);

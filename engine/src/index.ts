@@ -55,4 +55,6 @@ export type {
   ScheduleTriggered,
 } from "./schedules/schedules.ts";
 export type { RunLogger } from "./run-logger.ts";
-export type { DrainOptions, Worker, WorkerOptions, WorkerStats } from "./worker.ts";
+export type { PolledTask, PollOptions, RedriveOptions, RedriveResult, Tasks } from "./tasks/task-api.ts";
+export type { TaskContext, TaskFunction } from "./tasks/task-function.ts";
+export type { DrainOptions, RunStats, Worker, WorkerOptions, WorkerStats } from "./worker.ts";

@@ -4,6 +4,7 @@ import type { Attributes, BeginOutcome, ErrorInfo, Fleet } from "@millrace/schem
 import type { WorkflowDefinition } from "./definition.ts";
 import type { AskOptions } from "./questions.ts";
 import type { Schedules } from "./schedules/schedules.ts";
+import type { Tasks } from "./tasks/task-api.ts";
 import type { Worker, WorkerOptions } from "./worker.ts";
 
 export interface StartOptions {
@@ -136,6 +137,8 @@ export interface Millrace {
   readonly driver: Driver;
   /** Runs that are started by the clock. */
   readonly schedules: Schedules;
+  /** Task queues for those who are no worker of ours, and for operators. */
+  readonly tasks: Tasks;
   /**
    * Starts a run that this process orchestrates, or goes on with it when the same start was made before.
    *

@@ -75,6 +75,20 @@ const retryPolicy = { initialDelayMs: 100, maxDelayMs: 5_000 };
 /** The warning comes at this part of the limit, once. */
 const historyWarnedAt = Math.floor(limits.runCommits * 0.8);
 
+/** Recorded by whoever works on a task. */
+function isOfTask(event: WorkflowEvent): event is Extract<WorkflowEvent, { data: { occurrence: number } }> {
+  switch (event.type) {
+    case "StepScheduled":
+    case "StepStarted":
+    case "StepRetryScheduled":
+    case "StepCompleted":
+    case "StepFailed":
+      return true;
+    default:
+      return false;
+  }
+}
+
 interface UpdateAsker {
   readonly resolve: (output: unknown) => void;
   readonly reject: (error: Error) => void;
@@ -105,6 +119,8 @@ export class Run {
   /** R6: what the code decided, and what has come in and would begin something, while the run is paused. */
   #held: WorkflowEvent[] = [];
   #heldCompletions: Completion[] = [];
+  /** Keys of tasks of which others have recorded something that is not acted upon yet. */
+  readonly #movedTasks = new Set<string>();
   readonly #askers = new Map<string, UpdateAsker[]>();
   #parentWatched = false;
   /** Questions on their way to the code: it must stay until they are answered. */
@@ -261,6 +277,9 @@ export class Run {
         }
         this.#delivered = [];
         this.#lines.flush(this.#deps.logger);
+        for (const { type, data } of this.#uncommitted)
+          if (type === "StepTimedOut")
+            this.#dispatcher.buryTask(stepKey(data.name, data.occurrence), this.#state);
         if (isClosed(this.#state.status)) return void this.#done();
         if (decided.some(({ type }) => type === "WorkflowContinuedAsNew")) {
           this.#restart();
@@ -289,6 +308,7 @@ export class Run {
       for (const event of commit.events) {
         assertOpened(event);
         await activation.deliver(event, commit.sequence);
+        if (isOfTask(event)) this.#movedTasks.add(stepKey(event.data.name, event.data.occurrence));
       }
     }
     // A cancel is a fact already: what the code does not wait for any more can stop now, before our own commit.
@@ -484,12 +504,15 @@ export class Run {
       const request = activation.pending.get(stepKey(data.name, data.occurrence));
       if (request !== undefined) this.#dispatcher.start(request, this.#state);
     }
-    this.#dispatcher.startDeadline(this.#state);
-    if (this.#state.open !== null) {
-      this.#dispatcher.cancelChildren(this.#state);
-      for (const request of activation.pending.values())
-        if (request.kind === "task") this.#dispatcher.start(request, this.#state);
+    // What their workers have recorded sets other limits, or calls for the next attempt.
+    for (const key of this.#movedTasks) {
+      const request = activation.pending.get(key);
+      if (request?.kind === "task") this.#dispatcher.start(request, this.#state);
+      else this.#dispatcher.forgetDue(key);
     }
+    this.#movedTasks.clear();
+    this.#dispatcher.startDeadline(this.#state);
+    if (this.#state.open !== null) this.#dispatcher.cancelChildren(this.#state);
     if (activation.takeCancelled()) this.#dispatcher.abandonUnwanted(activation);
   }
 

@@ -32,10 +32,21 @@ import type { Run, RunDeps } from "./run.ts";
 import { RunTable } from "./run-table.ts";
 import { Scheduler } from "./schedules/scheduler.ts";
 import { StepSlots } from "./step-slots.ts";
+import type { TaskFunction } from "./tasks/task-function.ts";
 
 export interface WorkerOptions {
-  /** Several versions of one type may be hosted; the last one given is what new runs start on. */
-  readonly workflows: readonly AnyWorkflowDefinition[];
+  /** Several versions of one type may be hosted; the last one given is what new runs start on. Default: none. */
+  readonly workflows?: readonly AnyWorkflowDefinition[];
+  /**
+   * Functions for tasks by their names, and the queues to take them from. A task that has no function here goes back to
+   * its queue, for another worker of it.
+   */
+  readonly tasks?: Readonly<Record<string, TaskFunction>>;
+  readonly queues?: readonly string[];
+  /** Tasks of one queue that run here at the same time. Default 100. */
+  readonly taskConcurrency?: number;
+  /** How this worker calls itself in the history of tasks. Default: host name and process id. */
+  readonly name?: string;
   /** Step functions that run at the same time. Default 200. */
   readonly concurrency?: number;
   /** Open runs kept in memory; beyond, idle ones are parked and others wait as ids. Default 10,000. */
@@ -67,7 +78,14 @@ export interface DrainOptions {
   readonly deadlineMs?: number;
 }
 
-export interface WorkerStats {
+/** What a worker that executes runs was given. */
+export type RunWorkerOptions = WorkerOptions & Required<Pick<WorkerOptions, "workflows">>;
+
+export interface WorkerStats extends RunStats {
+  readonly tasksRunning: number;
+}
+
+export interface RunStats {
   /** Open runs in memory, and those that wait for a place. */
   readonly runs: number;
   readonly waiting: number;
@@ -122,7 +140,7 @@ const handOverDefaultMs = 30_000;
  * Rejects with `invalid_request` when two definitions have the same type and version, `workflow_type_claimed` when a
  * live worker of another group hosts one of the types.
  */
-export async function startWorker(deps: WorkerDeps, options: WorkerOptions): Promise<Worker> {
+export async function startWorker(deps: WorkerDeps, options: RunWorkerOptions): Promise<Worker> {
   const worker = new LogWorker(deps, options);
   await worker.start();
   return worker;
@@ -136,7 +154,7 @@ class LogWorker implements Worker, ShardHost {
   readonly #scheduler: Scheduler;
   readonly #slots: StepSlots;
   readonly #timers: DueTimers;
-  readonly #options: WorkerOptions;
+  readonly #options: RunWorkerOptions;
   #ownership: ShardOwnership | null = null;
   #shardCount = 0;
   #drainMs: number | null = null;
@@ -150,7 +168,7 @@ class LogWorker implements Worker, ShardHost {
   #draining: Promise<void> | null = null;
   #failure: Error | null = null;
 
-  constructor(deps: WorkerDeps, options: WorkerOptions) {
+  constructor(deps: WorkerDeps, options: RunWorkerOptions) {
     this.#deps = deps;
     this.#options = options;
     if (options.group !== undefined) assertGroup(options.group);
@@ -216,7 +234,7 @@ class LogWorker implements Worker, ShardHost {
     if (types.length === 0) {
       throw new MillraceError(
         "invalid_request",
-        "A worker needs at least one workflow. Pass { workflows: [definition] }.",
+        "A worker needs something to do. Pass { workflows: [definition] }, or { tasks: { name: fn }, queues: [queue] }.",
       );
     }
     const ownership = await this.#join(types);
@@ -354,6 +372,7 @@ class LogWorker implements Worker, ShardHost {
     return {
       ...this.#table.sizes,
       stepsRunning: this.#slots.running,
+      tasksRunning: 0,
       ...(this.#ownership?.stats ?? noShards),
     };
   }

@@ -32,6 +32,8 @@ export interface TaskMessage {
   /** Time limits of this attempt, milliseconds; null: none. */
   readonly startToCloseMs: number | null;
   readonly heartbeatMs: number | null;
+  /** W3C trace context of the run; null: none. */
+  readonly traceparent: string | null;
 }
 
 export interface TakenTask {

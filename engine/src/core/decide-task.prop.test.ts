@@ -14,7 +14,7 @@ import { expect, test } from "vitest";
 import { completeTask, failTask, isTaskUnwanted, startTask } from "./decide-task.ts";
 
 const step = { name: "charge", occurrence: 1 };
-const token = fc.constantFrom("t1", "t1~2", "t1~3", "t2", "t2~3", "t3");
+const attemptToken = fc.constantFrom("t1", "t1~2", "t1~3", "t2", "t2~3", "t3");
 const messageToken = fc.constantFrom("t1", "t2", "t3", "t4");
 const action = fc.oneof(
   {
@@ -23,9 +23,20 @@ const action = fc.oneof(
   },
   {
     weight: 3,
-    arbitrary: fc.record({ kind: fc.constant("complete" as const), token, output: fc.jsonValue() }),
+    arbitrary: fc.record({
+      kind: fc.constant("complete" as const),
+      token: attemptToken,
+      output: fc.jsonValue(),
+    }),
   },
-  { weight: 3, arbitrary: fc.record({ kind: fc.constant("fail" as const), token, retryable: fc.boolean() }) },
+  {
+    weight: 3,
+    arbitrary: fc.record({
+      kind: fc.constant("fail" as const),
+      token: attemptToken,
+      retryable: fc.boolean(),
+    }),
+  },
   { weight: 1, arbitrary: fc.record({ kind: fc.constantFrom("cancel" as const, "close" as const) }) },
 );
 
@@ -65,6 +76,54 @@ function unlessRefused<T>(act: () => T): T | null {
   }
 }
 
+interface Played {
+  /** Tokens of the attempts that were begun, in order. */
+  readonly begun: string[];
+  outcomes: number;
+  /** Of the last message. */
+  fresh: number;
+}
+
+function start(world: World, played: Played, token: string, delivery: number): void {
+  const { state } = world;
+  const closed = isClosed(state.status);
+  const command = { step, token, worker: "w", delivery };
+  const decision = startTask(state, command);
+  record(world, decision.events);
+  if (decision.outcome === "dead") played.outcomes += decision.events.length;
+  if (decision.outcome !== "run") return;
+  expect(closed).toBe(false);
+  played.begun.push(decision.token);
+  // The same message again, while this one works.
+  expect(startTask(state, { ...command, delivery: 1 }).outcome).toBe("drop");
+}
+
+function complete(world: World, played: Played, token: string, output: unknown): void {
+  const decision = unlessRefused(() => completeTask(world.state, { step, token, output }));
+  if (decision === null) return;
+  played.outcomes += decision.events.length;
+  record(world, decision.events);
+  expect(completeTask(world.state, { step, token, output: 0 }).events).toEqual([]);
+}
+
+function fail(world: World, played: Played, token: string, retryable: boolean): void {
+  const command = { step, token, error: { message: "no", retryable }, retryAfterMs: null, timedOut: false };
+  const failed = unlessRefused(() => failTask(world.state, { ...command, now: 0, random: 0 }));
+  if (failed === null) return;
+  if (failed.final) played.outcomes += failed.events.length;
+  record(world, failed.events);
+  const again = failTask(world.state, { ...command, now: 9, random: 0 });
+  expect(again).toMatchObject({ events: [], final: failed.final, nextAttemptAt: failed.nextAttemptAt });
+}
+
+/** What the owner does: the next attempt gets a token of its own. */
+function scheduleNext(world: World, played: Played): void {
+  const now = world.state.steps.get(stepKey("charge", 1));
+  if (now?.status !== "retrying") return;
+  const next = { ...step, attempt: now.attempt + 1, queue: "payments", token: `t${++played.fresh}` };
+  record(world, [{ type: "StepScheduled", data: next }]);
+}
+
 test("A1, A2, A3: at most so many attempts, each begun once, one outcome, and repetitions change nothing", () => {
   fc.assert(
     fc.property(
@@ -72,67 +131,19 @@ test("A1, A2, A3: at most so many attempts, each begun once, one outcome, and re
       fc.array(action, { maxLength: 40 }),
       (maxAttempts, actions) => {
         const world = scheduled(maxAttempts);
-        const { state } = world;
-        const begun: string[] = [];
-        let outcomes = 0;
-        let fresh = 1;
+        const played: Played = { begun: [], outcomes: 0, fresh: 1 };
         for (const next of actions) {
-          const now = state.steps.get(stepKey("charge", 1));
-          // What the owner does: the next attempt gets a token of its own.
-          if (now?.status === "retrying") {
-            record(world, [
-              {
-                type: "StepScheduled",
-                data: { ...step, attempt: now.attempt + 1, queue: "payments", token: `t${++fresh}` },
-              },
-            ]);
-          }
+          scheduleNext(world, played);
           switch (next.kind) {
-            case "start": {
-              const given = { step, token: next.token, worker: "w", delivery: next.delivery + 1 };
-              const decision = startTask(state, given);
-              if (decision.outcome === "run") {
-                expect(isClosed(state.status)).toBe(false);
-                begun.push(decision.token);
-                if (decision.token !== next.token) fresh++;
-              }
-              if (decision.outcome === "dead" && decision.events.length > 0) outcomes++;
-              record(world, decision.events);
-              // The same message again, for somebody else, while this one works.
-              if (decision.outcome === "run")
-                expect(startTask(state, { ...given, delivery: 1 }).outcome).toBe("drop");
+            case "start":
+              start(world, played, next.token, next.delivery + 1);
               break;
-            }
-            case "complete": {
-              const decision = unlessRefused(() =>
-                completeTask(state, { step, token: next.token, output: next.output }),
-              );
-              if (decision === null) break;
-              outcomes += decision.events.length;
-              record(world, decision.events);
-              expect(completeTask(state, { step, token: next.token, output: 0 }).events).toEqual([]);
+            case "complete":
+              complete(world, played, next.token, next.output);
               break;
-            }
-            case "fail": {
-              const command = {
-                step,
-                token: next.token,
-                error: { message: "no", retryable: next.retryable },
-              };
-              const failed = unlessRefused(() =>
-                failTask(state, { ...command, retryAfterMs: null, now: 0, random: 0 }),
-              );
-              if (failed === null) break;
-              if (failed.events.length > 0 && failed.final) outcomes++;
-              record(world, failed.events);
-              const again = failTask(state, { ...command, retryAfterMs: null, now: 9, random: 0 });
-              expect(again).toMatchObject({
-                events: [],
-                final: failed.final,
-                nextAttemptAt: failed.nextAttemptAt,
-              });
+            case "fail":
+              fail(world, played, next.token, next.retryable);
               break;
-            }
             case "cancel":
               record(world, [{ type: "WorkflowCancelRequested", data: {} }]);
               break;
@@ -141,10 +152,10 @@ test("A1, A2, A3: at most so many attempts, each begun once, one outcome, and re
               break;
           }
         }
-        expect(new Set(begun).size).toBe(begun.length);
-        expect(begun.length).toBeLessThanOrEqual(maxAttempts);
-        expect(outcomes).toBeLessThanOrEqual(1);
-        expect(state.steps.get("charge")?.attempt).toBeLessThanOrEqual(maxAttempts);
+        expect(new Set(played.begun).size).toBe(played.begun.length);
+        expect(played.begun.length).toBeLessThanOrEqual(maxAttempts);
+        expect(played.outcomes).toBeLessThanOrEqual(1);
+        expect(world.state.steps.get("charge")?.attempt).toBeLessThanOrEqual(maxAttempts);
       },
     ),
   );
@@ -200,6 +211,7 @@ test("a delay that the worker asks for is kept to, a failure that must not be re
     token: "t1",
     error: { message: "busy" },
     retryAfterMs: 7_000,
+    timedOut: false,
     now: 1_000,
     random: 0.5,
   };

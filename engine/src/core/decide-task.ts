@@ -112,6 +112,8 @@ export interface FailTask extends TaskAttempt {
   readonly error: ErrorInfo;
   /** A delay that the worker asked for instead of the policy's; null: none. */
   readonly retryAfterMs: number | null;
+  /** It ran into its own time limit. */
+  readonly timedOut: boolean;
   readonly now: number;
   readonly random: number;
 }
@@ -139,7 +141,7 @@ export function failTask(state: RunState, command: FailTask): FailDecision {
     attempt: step.attempt,
     error: command.error,
     retryable: command.error.retryable !== false,
-    timedOut: false,
+    timedOut: command.timedOut,
     retryAfterMs: command.retryAfterMs,
   };
   const event = afterFailedAttempt(failed, policyOf(step), command.now, command.random);
@@ -182,7 +184,7 @@ function attemptOf(
 ): StepState | null {
   const step = stepOf(state, command);
   if (step.token === command.token && ended(step)) return null;
-  if (isClosed(state.status)) {
+  if (step.token === command.token && isClosed(state.status)) {
     throw new MillraceError(
       "workflow_closed",
       `${kind} of task ${keyOf(command)} refused: run ${state.id} is ${state.status} since ` +

@@ -21,6 +21,7 @@ import type {
   TaskQueues,
 } from "@millrace/event-log";
 import { Payloads, type PayloadOptions } from "./payloads.ts";
+import { SealedTaskQueues } from "./sealed-task-queues.ts";
 
 /** A log that is sealed already is sealed anew with these options, not twice. */
 export function sealLog(log: EventLog, options: PayloadOptions = {}): SealedLog {
@@ -32,10 +33,12 @@ export class SealedLog implements EventLog {
   readonly payloads: Payloads;
   /** The same log with payloads as they stand in it. */
   readonly stored: EventLog;
+  readonly tasks: TaskQueues;
 
   constructor(log: EventLog, payloads: Payloads) {
     this.stored = log;
     this.payloads = payloads;
+    this.tasks = new SealedTaskQueues(log.tasks, payloads);
   }
 
   get namespace(): string {
@@ -44,10 +47,6 @@ export class SealedLog implements EventLog {
 
   get blobs(): BlobStore {
     return this.stored.blobs;
-  }
-
-  get tasks(): TaskQueues {
-    return this.stored.tasks;
   }
 
   /** As the log's, and with `payload_too_large` for one payload, or what the codec rejects with. */

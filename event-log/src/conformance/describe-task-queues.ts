@@ -27,6 +27,7 @@ export function taskOf(given: Partial<TaskMessage> = {}): TaskMessage {
     sequence: 2,
     startToCloseMs: null,
     heartbeatMs: null,
+    traceparent: null,
     ...given,
   };
 }
