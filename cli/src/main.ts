@@ -47,5 +47,8 @@ function stacksWanted(): boolean {
   }
 }
 
+const exitCode = await run(process.argv);
+// What is still on its way to the reader of a pipe would be lost with the process.
+await new Promise((resolve) => process.stdout.write("", resolve));
 // A command is over when it says so: an idle connection of the runtime's own must not keep it.
-process.exit(await run(process.argv));
+process.exit(exitCode);

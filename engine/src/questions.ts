@@ -8,7 +8,8 @@ import type { EventLog } from "@millrace/event-log";
 import { errorCodeOf, isClosed, MillraceError, type UpdateState } from "@millrace/schemas";
 import { parseInput, type AnyWorkflowDefinition } from "./definition.ts";
 import { wakeAfter, type Clock } from "./due-timers.ts";
-import { assertOpenedPayload } from "./payloads/payloads.ts";
+import { assertOpenedPayload, type Payloads } from "./payloads/payloads.ts";
+import type { SealedLog } from "./payloads/sealed-log.ts";
 import { presentRun, replay } from "./replay.ts";
 import { foldHistory } from "./commands.ts";
 import { updateFailed, type Run } from "./run.ts";
@@ -45,6 +46,7 @@ type Answer =
 
 interface Answerer {
   readonly log: EventLog;
+  readonly payloads: Payloads;
   readonly clock: Clock;
   readonly table: RunTable;
   readonly definitions: ReadonlyMap<string, ReadonlyMap<string, AnyWorkflowDefinition>>;
@@ -54,7 +56,10 @@ interface Answerer {
 export async function answerQuestion(answerer: Answerer, text: string): Promise<string | null> {
   let answer: Answer | null;
   try {
-    answer = await answerOf(answerer, JSON.parse(text) as Question);
+    const asked = JSON.parse(text) as Question;
+    answer = await answerOf(answerer, asked);
+    if (answer !== null && "value" in answer)
+      answer = { value: await answerer.payloads.sealMessage(answer.value) };
   } catch (error) {
     const known = error instanceof MillraceError ? error : null;
     answer = {
@@ -73,8 +78,10 @@ async function answerOf(answerer: Answerer, question: Question): Promise<Answer 
   const { table, clock } = answerer;
   const run = table.bring(question.id) ?? (await bringFromLog(answerer, question.id));
   if (run === null) return answerClosed(answerer, question);
-  if (question.kind === "query") return { value: await run.query(question.name, question.input) };
-  const { updateId: id, name, input } = question;
+  const { name } = question;
+  const input = await openInput(answerer, question);
+  if (question.kind === "query") return { value: await run.query(name, input) };
+  const { updateId: id } = question;
   const answered = run.update({ id, name, input }).then((value): Answer => ({ value }));
   const waited = wakeAfter(clock, pendingAfterMs);
   try {
@@ -97,10 +104,8 @@ async function bringFromLog({ log, table, definitions }: Answerer, id: string): 
 }
 
 /** A run that is over is asked too: its code is replayed for a query, its history knows the updates. */
-async function answerClosed(
-  { log, definitions, clock }: Answerer,
-  question: Question,
-): Promise<Answer | null> {
+async function answerClosed(answerer: Answerer, question: Question): Promise<Answer | null> {
+  const { log, definitions, clock } = answerer;
   const history = await log.load(question.id);
   const first = history[0];
   if (first === undefined || !definitions.has(first.type)) return null;
@@ -132,7 +137,12 @@ async function answerClosed(
     now: () => clock.now(),
     onStray: () => undefined,
   });
-  return { value: activation.query(question.name, question.input) };
+  return { value: activation.query(question.name, await openInput(answerer, question)) };
+}
+
+/** Only by who answers: others must not fail on what is not theirs. */
+function openInput({ payloads }: Answerer, { kind, id, name, input }: Question): Promise<unknown> {
+  return payloads.openMessage(id, input, `input of ${kind} ${name}`);
 }
 
 export interface AskOptions {
@@ -143,12 +153,13 @@ export interface AskOptions {
 
 /** Rejects with the answer's error, `timeout`, `unavailable`, or the signal's reason. */
 export async function ask(
-  log: EventLog,
+  log: SealedLog,
   clock: Clock,
-  question: Question,
+  plain: Question,
   options: AskOptions = {},
 ): Promise<unknown> {
   const { signal } = options;
+  const question = { ...plain, input: await log.payloads.sealMessage(plain.input) };
   const limitMs = options.timeoutMs ?? (question.kind === "query" ? questionMs : Number.POSITIVE_INFINITY);
   const until = clock.now() + limitMs;
   for (;;) {
@@ -162,7 +173,12 @@ export async function ask(
         signal,
       );
       const answer = JSON.parse(text) as Answer;
-      if ("value" in answer) return answer.value;
+      if ("value" in answer)
+        return await log.payloads.openMessage(
+          question.id,
+          answer.value,
+          `answer to ${question.kind} ${question.name}`,
+        );
       if ("error" in answer) {
         const { code, message, retryable, details } = answer.error;
         throw new MillraceError(errorCodeOf(code), message, { retryable, details });

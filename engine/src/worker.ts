@@ -229,7 +229,7 @@ class LogWorker implements Worker, ShardHost {
   }
 
   async start(): Promise<void> {
-    const { log, logger, results, clock } = this.#deps;
+    const { log, payloads, logger, results, clock } = this.#deps;
     const types = [...this.#definitions.keys()];
     if (types.length === 0) {
       throw new MillraceError(
@@ -271,7 +271,7 @@ class LogWorker implements Worker, ShardHost {
       throw error;
     }
     this.#stopAnswering = log.answer(questionTopic, (question) =>
-      answerQuestion({ log, clock, table: this.#table, definitions: this.#definitions }, question),
+      answerQuestion({ log, payloads, clock, table: this.#table, definitions: this.#definitions }, question),
     );
     const { shards } = ownership.stats;
     const { runs, waiting, parked } = this.#table.sizes;

@@ -159,6 +159,21 @@ export class Payloads {
     return stored({ ...reference, codec, ...(key === undefined ? {} : { key }) });
   }
 
+  /** For a message to another process, which is not stored: sealed, never offloaded. */
+  async sealMessage(payload: unknown): Promise<unknown> {
+    if (this.#codec === null) return isStoredForm(payload) ? stored({ value: payload }) : payload;
+    const { data, key } = await this.#codec.encode(Buffer.from(JSON.stringify(payload ?? null)));
+    const by = { codec: this.#codec.name, ...(key === undefined ? {} : { key }) };
+    return stored({ ...by, data: Buffer.from(data).toString("base64") });
+  }
+
+  /** `payload_sealed` or `payload_corrupt` when it cannot be opened here. `where` names it. */
+  async openMessage(workflowId: string, payload: unknown, where: string): Promise<unknown> {
+    const opened = await this.openPayload(workflowId, payload, where);
+    if (opened === payload) assertOpenedPayload(payload);
+    return opened;
+  }
+
   /** P3, P4: without the key the bytes are not known, but they can be moved. */
   async #sealAgain(workflowId: string, payload: object): Promise<object> {
     const inner = innerOf(payload);

@@ -177,6 +177,44 @@ export function describeEnginePayloads(name: string, createHarness: () => Promis
       expect(await handle.result()).toMatchObject({ stepped: { stepped: secret } });
     });
 
+    test("queries and updates are sealed on their way to the owner and back, also on a closed run", async () => {
+      const namespace = space();
+      const asked: string[] = [];
+      const log = await harness.open(namespace);
+      const ask: EventLog["ask"] = async (topic, question, options) => {
+        const answer = await log.ask(topic, question, options);
+        asked.push(question, answer);
+        return answer;
+      };
+      // Bound by hand: the log's own methods must keep their object.
+      const spied = new Proxy(log, {
+        get(target, key) {
+          const value: unknown = key === "ask" ? ask : Reflect.get(target, key);
+          return typeof value === "function" ? (value as () => unknown).bind(target) : value;
+        },
+      });
+      const client = await connected(namespace, { ...sealed, log: spied });
+      const owner = await connected(namespace, sealed);
+      const asking = defineWorkflow({ type: "asking" }, async (ctx) => {
+        let card: unknown = null;
+        ctx.onQuery("card", (input: unknown) => ({ card, input }));
+        ctx.onUpdate("set", (next: unknown) => ({ before: card, now: (card = next) }));
+        return ctx.waitForSignal("end");
+      });
+      await owner.worker({ workflows: [asking] });
+      const handle = await client.start(asking, null, { id: "q" });
+      expect(await handle.update("set", secret)).toEqual({ before: null, now: secret });
+      expect(await handle.query("card", lookalike)).toEqual({ card: secret, input: lookalike });
+      await handle.signal("end", null);
+      await handle.result();
+      expect(await handle.query("card", secret)).toEqual({ card: secret, input: secret });
+      expect(asked).toHaveLength(6);
+      expect(asked.join("\n")).not.toContain(secret);
+      expect(await storedText(namespace, "q")).not.toContain(secret);
+      const keyless = await connected(namespace);
+      await expect(keyless.handle("q").query("card")).rejects.toMatchObject({ code: "payload_sealed" });
+    });
+
     test("a payload beyond a commit's size is offloaded on every way in, and garbage collection keeps it", async () => {
       const namespace = space();
       const large = "x".repeat(3_000_000);
