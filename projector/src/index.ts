@@ -6,6 +6,7 @@ export type {
   ListOptions,
   Projection,
   QuarantinedCommit,
+  ScheduleListOptions,
 } from "./projection.ts";
 export {
   projectorTopic,

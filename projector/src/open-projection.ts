@@ -20,10 +20,12 @@ import {
   MillraceError,
   noAttributes,
   toRow,
+  toScheduleRow,
   type Attributes,
   type EventRow,
   type Page,
   type RunState,
+  type ScheduleRow,
   type WorkflowRow,
 } from "@millrace/schemas";
 import { CheckpointWaiters, projectorBehind } from "./checkpoint-waiters.ts";
@@ -34,6 +36,7 @@ import { readCommitPage } from "./sqlite/commit-pages.ts";
 import { listRuns, matchingRuns } from "./sqlite/list-runs.ts";
 import { ReadHandle } from "./sqlite/read-handle.ts";
 import { commitsOfRun, quarantineEntries } from "./sqlite/history.ts";
+import { listSchedules, scheduleById } from "./sqlite/schedule-record.ts";
 import { toRunState } from "./sqlite/run-record.ts";
 import type { StoredRun } from "./sqlite/run-reader.ts";
 
@@ -161,6 +164,32 @@ export function openProjection({ path, log }: OpenProjectionOptions): OpenedProj
           return { items, next: null };
         },
         { items: [], next: null },
+      );
+    },
+
+    schedule(id) {
+      return handle.read<ReturnType<Projection["schedule"]>>(
+        (file) => {
+          const state = scheduleById(file.queries, id);
+          return { row: state === null ? null : toScheduleRow(state), sequence: file.checkpoint().sequence };
+        },
+        { row: null, sequence: 0 },
+      );
+    },
+
+    schedules({ after = "", limit, ...options }) {
+      const most = pageLimit(limit);
+      return handle.read<Page<ScheduleRow> & { readonly sequence: number }>(
+        (file) => {
+          const states = listSchedules(file.queries, { ...options, after, limit: most + 1 });
+          const items = states.slice(0, most).map(toScheduleRow);
+          return {
+            items,
+            next: states.length > most ? (items.at(-1)?.id ?? null) : null,
+            sequence: file.checkpoint().sequence,
+          };
+        },
+        { items: [], next: null, sequence: 0 },
       );
     },
 

@@ -100,6 +100,7 @@ export class ProjectionWriter {
       position: this.#checkpoint.sequence,
       cache: this.#cache,
       find: (workflowId) => this.#tables.find(workflowId),
+      findSchedule: (id) => this.#tables.findSchedule(id),
       poison: this.#poison,
     });
   }

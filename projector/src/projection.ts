@@ -10,6 +10,7 @@ import type {
   RunCondition,
   RunState,
   RunStatus,
+  ScheduleRow,
   WorkflowRow,
 } from "@millrace/schemas";
 
@@ -28,6 +29,16 @@ export interface ListOptions {
   /** All must match. */
   readonly ranges?: Readonly<Record<string, AttributeRange>>;
   /** `next` of the page before; newest first, by start sequence. */
+  readonly after?: string;
+  /** 1 to `limits.pageItems`; default 50. */
+  readonly limit?: number;
+}
+
+export interface ScheduleListOptions {
+  readonly status?: "active" | "paused";
+  /** Of the workflow that is started. */
+  readonly type?: string;
+  /** `next` of the page before; by id. */
   readonly after?: string;
   /** 1 to `limits.pageItems`; default 50. */
   readonly limit?: number;
@@ -75,8 +86,12 @@ export interface Projection {
   attributesAt(id: string, sequence: number): Attributes;
   /** Newest first. Rows and sequence are from one read transaction. */
   list(options: ListOptions): Page<WorkflowRow> & { readonly sequence: number };
-  /** A run's history. `after` is `next` of the page before, or a sequence: after all events of that commit. */
+  /** A run's history, or a schedule's. `after` is `next` of the page before, or a sequence: after all events of that commit. */
   events(id: string, options: { readonly after?: string; readonly limit?: number }): Page<EventRow>;
+  /** A schedule that is not deleted, and the sequence that the answer reflects. */
+  schedule(id: string): { readonly row: ScheduleRow | null; readonly sequence: number };
+  /** Schedules that are not deleted, by id. */
+  schedules(options: ScheduleListOptions): Page<ScheduleRow> & { readonly sequence: number };
   /** Deep replay: commits after a sequence that can match, at most `maxCommits` and about `maxBytes` of bodies. */
   commits(filter: Filter, after: number, maxCommits: number, maxBytes: number): CommitPage;
   /**

@@ -2,18 +2,21 @@ import {
   attributesAfter,
   attributeText,
   evolveCommit,
+  evolveSchedule,
   initialRunState,
   matchesAttributes,
   noAttributes,
   toRow,
+  toScheduleRow,
   type AttributeFilter,
   type Attributes,
   type AttributesAround,
   type RunState,
+  type ScheduleState,
 } from "@millrace/schemas";
 import * as fc from "fast-check";
 import { expect, test } from "vitest";
-import { sampleHistory, type SampleCommit } from "./fixture/sample-history.ts";
+import { sampleHistory, scheduleId, type SampleCommit } from "./fixture/sample-history.ts";
 import { createSampleLog, type SampleLog } from "./fixture/sample-log.ts";
 import { projectAll, temporaryProjection } from "./fixture/temporary-projection.ts";
 import { openProjection } from "./open-projection.ts";
@@ -41,6 +44,12 @@ async function statesOf({ log }: SampleLog, history: readonly SampleCommit[]): P
   return states;
 }
 
+async function scheduleOf({ log }: SampleLog): Promise<ScheduleState | null> {
+  let state: ScheduleState | null = null;
+  for (const commit of await log.load(scheduleId)) state = evolveSchedule(state, commit);
+  return state;
+}
+
 test("the tables give back the folded state, whole and in order", async () => {
   await fc.assert(
     fc.asyncProperty(sampleHistory, fc.integer({ min: 1, max: 9 }), async (history, batchMax) => {
@@ -57,6 +66,13 @@ test("the tables give back the folded state, whole and in order", async () => {
             JSON.stringify(expected === null ? null : toRow(expected)),
           );
         }
+        const schedule = await scheduleOf(sample);
+        const shown = schedule === null || schedule.status === "deleted" ? null : toScheduleRow(schedule);
+        expect(projection.schedule(scheduleId).row).toEqual(shown);
+        expect(projection.schedules({}).items).toEqual(shown === null ? [] : [shown]);
+        expect(projection.events(scheduleId, {}).items.map(({ type }) => type)).toEqual(
+          history.filter(({ workflowId }) => workflowId === scheduleId).map(({ events }) => events[0]?.type),
+        );
       } finally {
         projection.close();
       }

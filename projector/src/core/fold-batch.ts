@@ -12,13 +12,16 @@
  */
 import {
   evolveCommit,
+  evolveSchedule,
   isMillraceError,
   MillraceError,
+  scheduleType,
   validateEvent,
   type RunCondition,
   type WorkflowEvent,
 } from "@millrace/schemas";
 import { beginFoldedRun, noteAttributes, noteStep, type FoldedRun } from "./folded-run.ts";
+import type { FoldedSchedule } from "./folded-schedule.ts";
 import type { RunCache } from "./run-cache.ts";
 
 /** A commit as the event log delivers it. `events` and `body` throw when they cannot be read. */
@@ -51,6 +54,8 @@ export interface FoldBatchOptions {
   readonly cache: RunCache;
   /** A run as the tables have it; null when they have none under this id. */
   readonly find: (workflowId: string) => FoldedRun | null;
+  /** A schedule as the tables have it. */
+  readonly findSchedule: (id: string) => FoldedSchedule | null;
   readonly poison: PoisonPolicy;
 }
 
@@ -61,6 +66,8 @@ export class FoldBatch {
   readonly commits: { readonly run: number; readonly commit: FoldableCommit }[] = [];
   /** Runs whose rows are out of date. */
   readonly runs = new Set<FoldedRun>();
+  /** Schedules whose rows are out of date, by id. They are no runs and few, so no cache keeps them. */
+  readonly schedules = new Map<string, FoldedSchedule>();
   readonly quarantined: QuarantineEntry[] = [];
   #last: { readonly sequence: number; readonly commitId: string } | null = null;
   #count = 0;
@@ -87,10 +94,13 @@ export class FoldBatch {
   /** Takes one commit. Throws only under the policy `stop`, or for what is not the commit's fault. */
   add(commit: FoldableCommit): void {
     if (commit.sequence <= this.#position) return;
-    const run = this.#runOf(commit);
     const content = read(commit);
-    if (content instanceof MillraceError) this.#poison(run, commit, content);
-    else this.#fold(run, commit, content);
+    if (commit.type === scheduleType) this.#addToSchedule(commit, content);
+    else {
+      const run = this.#runOf(commit);
+      if (content instanceof MillraceError) this.#poison(run, commit, content);
+      else this.#fold(run, commit, content);
+    }
     this.#position = commit.sequence;
     this.#last = { sequence: commit.sequence, commitId: commit.commitId };
     this.#count++;
@@ -123,14 +133,38 @@ export class FoldBatch {
     this.runs.add(run);
   }
 
-  #poison(run: FoldedRun, commit: FoldableCommit, error: MillraceError): void {
-    if (this.#options.poison === "stop") {
-      throw new MillraceError(
-        error.code,
-        `Rebuild stopped at sequence ${commit.sequence} of ${commit.workflowId}: ${error.message}`,
-        { cause: error, details: { sequence: commit.sequence, workflowId: commit.workflowId } },
-      );
+  #addToSchedule(commit: FoldableCommit, content: Content | MillraceError): void {
+    const { sequence, workflowId: id, type, at } = commit;
+    const schedule = this.schedules.get(id) ??
+      this.#options.findSchedule(id) ?? { run: sequence, id, state: null, quarantinedSequence: null };
+    this.schedules.set(id, schedule);
+    if (content instanceof MillraceError) {
+      this.#assertQuarantining(commit, content);
+      schedule.quarantinedSequence ??= sequence;
+      this.quarantined.push({ sequence, workflowId: id, type, at, error: content.message });
+      return;
     }
+    this.commits.push({ run: schedule.run, commit });
+    this.#bytes += content.body.length;
+    if (schedule.quarantinedSequence === null) {
+      schedule.state = evolveSchedule(schedule.state, { workflowId: id, sequence, at, events: content.events });
+      return;
+    }
+    const error = `The schedule stopped at sequence ${schedule.quarantinedSequence}, whose commit could not be read.`;
+    this.quarantined.push({ sequence, workflowId: id, type, at, error });
+  }
+
+  #assertQuarantining(commit: FoldableCommit, error: MillraceError): void {
+    if (this.#options.poison !== "stop") return;
+    throw new MillraceError(
+      error.code,
+      `Rebuild stopped at sequence ${commit.sequence} of ${commit.workflowId}: ${error.message}`,
+      { cause: error, details: { sequence: commit.sequence, workflowId: commit.workflowId } },
+    );
+  }
+
+  #poison(run: FoldedRun, commit: FoldableCommit, error: MillraceError): void {
+    this.#assertQuarantining(commit, error);
     run.quarantinedSequence ??= commit.sequence;
     this.#quarantine(run, commit, error.message);
     this.runs.add(run);

@@ -10,6 +10,7 @@ import { MillraceError } from "@millrace/schemas";
 import type { Database } from "better-sqlite3";
 import type { FoldBatch } from "../core/fold-batch.ts";
 import type { FoldedRun } from "../core/folded-run.ts";
+import type { FoldedSchedule } from "../core/folded-schedule.ts";
 import { buildQuery } from "./build-query.ts";
 import { bound, excluded, prepareRow, type Columns } from "./prepare-row.ts";
 import { heldAttributes, type HeldAttribute } from "./attribute-history.ts";
@@ -20,12 +21,14 @@ import {
   toStepRecord,
   toWorkflowRecord,
 } from "./run-record.ts";
+import { toFoldedSchedule, toScheduleRecord } from "./schedule-record.ts";
 import { createRunReader } from "./run-reader.ts";
 import {
   stillHolds,
   type AttributesTable,
   type CommitsTable,
   type QuarantineTable,
+  type SchedulesTable,
   type StartsTable,
   type StepsTable,
   type WorkflowsTable,
@@ -34,6 +37,8 @@ import {
 export interface BatchWriter {
   /** A run as the tables have it; null when they have none under this id. */
   find(workflowId: string): FoldedRun | null;
+  /** A schedule as the tables have it. */
+  findSchedule(id: string): FoldedSchedule | null;
   /** Stores the batch. When it throws, nothing of it is stored, and the batch and its runs must be thrown away. */
   write(batch: FoldBatch, from: number): void;
 }
@@ -44,6 +49,7 @@ export function createBatchWriter(database: Database): BatchWriter {
   const rollback = database.prepare("rollback");
   const statements = prepareStatements(database);
   const runs = createRunReader(database);
+  const findSchedule = database.prepare<[string], SchedulesTable>(scheduleOf.sql);
   const findAttributes = database.prepare<[number, number], HeldAttribute>(heldAttributes.sql);
 
   function writeRun(folded: FoldedRun): void {
@@ -79,6 +85,10 @@ export function createBatchWriter(database: Database): BatchWriter {
       if (found === null) return null;
       return toFoldedRun(found.record, found.steps, findAttributes.all(found.record.run, stillHolds));
     },
+    findSchedule(id) {
+      const record = findSchedule.get(id);
+      return record === undefined ? null : toFoldedSchedule(record);
+    },
     write(batch, from) {
       const { last } = batch;
       if (last === null) return;
@@ -100,6 +110,7 @@ export function createBatchWriter(database: Database): BatchWriter {
           });
         }
         for (const folded of batch.runs) writeRun(folded);
+        for (const folded of batch.schedules.values()) statements.putSchedule(toScheduleRecord(folded));
         for (const { sequence, workflowId, type, at, error } of batch.quarantined) {
           statements.putQuarantined({ sequence, workflow_id: workflowId, type, at, error });
         }
@@ -189,6 +200,14 @@ const endColumns: AttributeEnd = bound<AttributeEnd>({
   until: "until",
   open: "open",
 });
+const scheduleFacts = {
+  status: "status",
+  workflow_type: "workflow_type",
+  state: "state",
+  quarantined_sequence: "quarantined_sequence",
+} as const;
+const scheduleColumns: Columns<SchedulesTable> = { run: "run", id: "id", ...scheduleFacts };
+const scheduleOf = buildQuery.selectFrom("schedules").selectAll().where("id", "=", "").compile();
 const quarantineColumns: Columns<QuarantineTable> = {
   sequence: "sequence",
   workflow_id: "workflow_id",
@@ -258,6 +277,13 @@ function prepareStatements(database: Database) {
         .where("run", "=", endColumns.run)
         .where("key", "=", endColumns.key)
         .where("until", "=", endColumns.open),
+    ),
+    putSchedule: prepareRow<SchedulesTable>(
+      database,
+      buildQuery
+        .insertInto("schedules")
+        .values(bound(scheduleColumns))
+        .onConflict((conflict) => conflict.column("run").doUpdateSet(excluded(scheduleFacts))),
     ),
     putQuarantined: prepareRow<QuarantineTable>(
       database,

@@ -81,6 +81,15 @@ const tables: readonly Compilable[] = [
     .addPrimaryKeyConstraint("attributes_key", ["run", "key", "since"])
     .modifyEnd(strictByKey),
   schema
+    .createTable("schedules")
+    .addColumn("run", "integer", (column) => column.primaryKey())
+    .addColumn("id", "text", (column) => column.notNull().unique())
+    .addColumn("status", "text")
+    .addColumn("workflow_type", "text")
+    .addColumn("state", "text")
+    .addColumn("quarantined_sequence", "integer")
+    .modifyEnd(strict),
+  schema
     .createTable("checkpoint")
     .addColumn("id", "integer", (column) => column.primaryKey())
     .addColumn("sequence", "integer", (column) => column.notNull())

@@ -9,15 +9,17 @@ export class PreparedQueries {
   readonly #database: Database;
   readonly #statements = new Map<string, Statement>();
   readonly #runOf: Statement<[string], { run: number }>;
+  readonly #scheduleOf: Statement<[string], { run: number }>;
 
   constructor(database: Database) {
     this.#database = database;
     this.#runOf = database.prepare("select run from workflows where id = ?");
+    this.#scheduleOf = database.prepare("select run from schedules where id = ?");
   }
 
-  /** Key of a run's rows; null when no run has this id. */
+  /** Key of the rows of a run or schedule; null when none has this id. */
   runOf(workflowId: string): number | null {
-    return this.#runOf.get(workflowId)?.run ?? null;
+    return this.#runOf.get(workflowId)?.run ?? this.#scheduleOf.get(workflowId)?.run ?? null;
   }
 
   all<Row>(query: Compilable): Row[] {

@@ -5,9 +5,9 @@
  * Rows hang together by `run`: the sequence of the run's first commit. Ids are chosen by users and lie anywhere in
  * an index; by `run`, the rows that are written together lie together, and "newest first" is the key's own order.
  */
-import type { RunCondition, RunStatus, StepState, StepStatus } from "@millrace/schemas";
+import type { RunCondition, RunStatus, ScheduleStatus, StepState, StepStatus } from "@millrace/schemas";
 
-export const schemaVersion = 2;
+export const schemaVersion = 3;
 
 export interface WorkflowsTable {
   readonly run: number;
@@ -94,6 +94,18 @@ export interface AttributesTable {
   readonly until: number;
 }
 
+/** A schedule. Its commits are in `commits`, as a run's are. */
+export interface SchedulesTable {
+  readonly run: number;
+  readonly id: string;
+  /** Null until a commit that creates it. */
+  readonly status: ScheduleStatus | null;
+  readonly workflow_type: string | null;
+  /** JSON of the folded state. */
+  readonly state: string | null;
+  readonly quarantined_sequence: number | null;
+}
+
 /** One row: how far the log is folded in, and which log it is. */
 export interface CheckpointTable {
   readonly id: 1;
@@ -116,6 +128,7 @@ export interface ProjectionTables {
   steps: StepsTable;
   commits: CommitsTable;
   attributes: AttributesTable;
+  schedules: SchedulesTable;
   checkpoint: CheckpointTable;
   quarantine: QuarantineTable;
 }
@@ -127,6 +140,7 @@ export const tableKeys = {
   steps: ["run", "position"],
   commits: ["sequence"],
   attributes: ["run", "key", "since"],
+  schedules: ["run"],
   checkpoint: ["id"],
   quarantine: ["sequence"],
 } as const satisfies { [T in keyof ProjectionTables]: readonly (keyof ProjectionTables[T])[] };
