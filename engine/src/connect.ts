@@ -10,6 +10,7 @@ import {
   isoTime,
   MillraceError,
   parseStepRef,
+  scheduleType,
   type EventData,
   type Fleet,
   type RunState,
@@ -302,6 +303,8 @@ class Connection implements Millrace {
     definition: AnyWorkflowDefinition | null,
   ): Promise<void> {
     const { type, input, attributes, timeoutMs } = schedule.spec.workflow;
+    // A worker without the codec's key must not start runs on what it cannot read.
+    assertOpenedPayload(input);
     assertOpenedPayload(input);
     if (definition !== null) await parseInput(definition, input);
     await this.#start(type, input, {
@@ -491,6 +494,13 @@ class Connection implements Millrace {
   ): Promise<StartResult> {
     const state = foldHistory(await this.log.load(id));
     if (state === null) throw conflict;
+    if (state.type === scheduleType) {
+      throw new MillraceError(
+        "workflow_exists",
+        `Start of ${id} refused: the id belongs to a schedule. Use another id, or trigger the schedule.`,
+        { details: { difference: "type", type: scheduleType } },
+      );
+    }
     // Not knowing what the first start's input was is no reason to call it another one.
     assertOpenedPayload(state.input);
     const difference = differenceOf(state, type, wanted);

@@ -6,6 +6,7 @@ import { seamLimits } from "./core/seam.ts";
 import { fleetRoutes } from "./http/fleet-routes.ts";
 import { payloadRoutes } from "./http/payload-routes.ts";
 import { createRouter } from "./http/router.ts";
+import { scheduleRoutes } from "./http/schedule-routes.ts";
 import { serviceRoutes } from "./http/service-routes.ts";
 import { workflowRoutes } from "./http/workflow-routes.ts";
 import { silentLogger, type StreamServerLogger } from "./logger.ts";
@@ -96,7 +97,7 @@ export async function startStreamServer(options: StreamServerOptions): Promise<S
     onLogChanged: options.onLogChanged ?? (() => undefined),
   });
   try {
-    const workflows = workflowRoutes({
+    const parts = {
       millrace,
       projection,
       projectorWaitMs: settings.projectorWaitMs,
@@ -104,10 +105,15 @@ export async function startStreamServer(options: StreamServerOptions): Promise<S
         if (hub.draining)
           throw new MillraceError("draining", "This server is going away. Send the request again.");
       },
-    });
+    };
     let inHand = 0;
     let idle = (): void => undefined;
-    const api = [...workflows, ...fleetRoutes(millrace), ...payloadRoutes(log.blobs)];
+    const api = [
+      ...workflowRoutes(parts),
+      ...scheduleRoutes(parts),
+      ...fleetRoutes(millrace),
+      ...payloadRoutes(log.blobs),
+    ];
     const answer = createRouter([...api, ...serviceRoutes(hub, settings.readyLagMax, api)]);
     const server = await listenUws({
       uws,

@@ -29,7 +29,7 @@ import {
 import type { Connection } from "./connection.ts";
 import type { CommitPage } from "./core/commit-ring.ts";
 import { encodeBookmark, encodeEvents, encodeFrame, encodeState, encodeUpdate } from "./core/encode.ts";
-import { matchesCommit, type RunCommit } from "./core/run-commit.ts";
+import { hasShape, matchesCommit, type RunCommit } from "./core/run-commit.ts";
 import { RunAttributes } from "./core/run-attributes.ts";
 import { RunFolds, type CarriedStates } from "./core/run-folds.ts";
 import { Seam, type EncodedFrame, type SeamLimits, type SeamPort } from "./core/seam.ts";
@@ -399,6 +399,10 @@ export class StreamHub {
     const end = performance.now() + readSliceMs;
     const { attr } = topic.filter;
     for (const [n, commit] of page.commits.entries()) {
+      if (!hasShape(topic.shape, commit)) {
+        done = commit.sequence;
+        continue;
+      }
       const around = attr === undefined ? undefined : this.#attributes.around(commit);
       const outside = around !== undefined && around !== null && !matchesAround(topic.filter, around);
       const row =

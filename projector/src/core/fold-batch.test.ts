@@ -24,7 +24,14 @@ function commit(sequence: number, workflowId: string, ...events: WorkflowEvent[]
 
 function batch(options: Partial<FoldBatchOptions> = {}): FoldBatch {
   const cache = new RunCache({ runsMax: 100, bytesMax: 1_000_000 });
-  return new FoldBatch({ position: 0, cache, find: () => null, findSchedule: () => null, poison: "quarantine", ...options });
+  return new FoldBatch({
+    position: 0,
+    cache,
+    find: () => null,
+    findSchedule: () => null,
+    poison: "quarantine",
+    ...options,
+  });
 }
 
 const started: WorkflowEvent = { type: "WorkflowStarted", data: { version: "1", driver: "code", input: 1 } };

@@ -147,7 +147,12 @@ export class FoldBatch {
     this.commits.push({ run: schedule.run, commit });
     this.#bytes += content.body.length;
     if (schedule.quarantinedSequence === null) {
-      schedule.state = evolveSchedule(schedule.state, { workflowId: id, sequence, at, events: content.events });
+      schedule.state = evolveSchedule(schedule.state, {
+        workflowId: id,
+        sequence,
+        at,
+        events: content.events,
+      });
       return;
     }
     const error = `The schedule stopped at sequence ${schedule.quarantinedSequence}, whose commit could not be read.`;

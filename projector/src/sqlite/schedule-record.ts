@@ -45,7 +45,10 @@ export function listSchedules(queries: PreparedQueries, options: ScheduleQuery):
     .where("id", ">", after)
     .orderBy("id")
     .limit(limit);
-  query = status === undefined ? query.where("status", "in", ["active", "paused"]) : query.where("status", "=", status);
+  query =
+    status === undefined
+      ? query.where("status", "in", ["active", "paused"])
+      : query.where("status", "=", status);
   if (type !== undefined) query = query.where("workflow_type", "=", type);
   return queries
     .all<Pick<SchedulesTable, "state">>(query)

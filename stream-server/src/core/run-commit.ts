@@ -1,4 +1,5 @@
 import {
+  scheduleType,
   isClosingEvent,
   matchesEvent,
   matchesRun,
@@ -25,6 +26,11 @@ export interface RunCommit {
 export function matchesCommit(filter: Filter, commit: RunCommit): boolean {
   if (!matchesRun(filter, commit.workflowId, commit.type)) return false;
   return filter.event === undefined || commit.events.some((event) => matchesEvent(filter, event.type));
+}
+
+/** A schedule has events and no row of a run: only subscribers of events see its commits. */
+export function hasShape(shape: "events" | "state" | "update", commit: RunCommit): boolean {
+  return shape === "events" || commit.type !== scheduleType;
 }
 
 /** Whether the run is closed after this commit (it may have been closed before). */

@@ -8,7 +8,7 @@ import {
   type StreamShape,
 } from "@millrace/schemas";
 import type { RunCommit } from "./run-commit.ts";
-import { matchesCommit } from "./run-commit.ts";
+import { hasShape, matchesCommit } from "./run-commit.ts";
 import type { Outlet, Subscription } from "./subscription.ts";
 
 /** `update` is the seed's plain JSON: the state shape in another encoding. */
@@ -101,7 +101,7 @@ export class TopicIndex {
   ): void {
     let around: AttributesAround | null | undefined;
     const test = (topic: Topic): void => {
-      if (!matchesCommit(topic.filter, commit)) return;
+      if (!hasShape(topic.shape, commit) || !matchesCommit(topic.filter, commit)) return;
       if (topic.filter.attr === undefined) {
         found(topic, true);
         return;

@@ -6,7 +6,7 @@ export type Params = Readonly<Record<string, string>>;
 export type Handler = (request: HttpRequest, params: Params) => HttpAnswer | Promise<HttpAnswer>;
 
 export interface Route {
-  readonly method: "GET" | "POST";
+  readonly method: "GET" | "POST" | "PUT" | "DELETE";
   /** Segments; `{name}` matches one of them, URL-decoded. */
   readonly path: string;
   readonly handler: Handler;

@@ -16,6 +16,7 @@ import {
   StepFailRequest,
   toRow,
 } from "@millrace/schemas";
+import { defined } from "./defined.ts";
 import { json, type HttpAnswer, type HttpRequest } from "./message.ts";
 import { limitParam, parseBody, sequenceParam, singleParam } from "./parse-body.ts";
 import type { Params, Route } from "./router.ts";
@@ -195,11 +196,4 @@ function notStartedAt(id: string, at: number): MillraceError {
     `There is no workflow ${id} at sequence ${at}: it starts later, or there is none. GET /v1/workflows/${id}/events has its sequences.`,
     { details: { id, at } },
   );
-}
-
-/** Without the keys whose value is undefined: "not given" is an absent key. */
-function defined<T extends object>(value: T): { [K in keyof T]: Exclude<T[K], undefined> } {
-  return Object.fromEntries(Object.entries(value).filter(([, each]) => each !== undefined)) as {
-    [K in keyof T]: Exclude<T[K], undefined>;
-  };
 }
