@@ -14,13 +14,10 @@ import type { HistoryCommandOptions } from "./commands/history.ts";
 import type { ListCommandOptions } from "./commands/list.ts";
 import type { StartCommandOptions } from "./commands/start.ts";
 import type { WatchCommandOptions } from "./commands/watch.ts";
+import type { ClientCommand, ClientOptions } from "./client-command.ts";
 import { createOutput, type Output } from "./output.ts";
+import { addScheduleCommands } from "./schedule-program.ts";
 import { createServerApi, type ServerApi } from "./server-api.ts";
-
-interface ClientOptions {
-  readonly url?: string;
-  readonly json?: boolean;
-}
 
 /**
  * The commands and their options. Each command loads its own code: a client command needs neither a broker's client
@@ -47,7 +44,7 @@ export function createProgram(finish: (code: ExitCode) => void): Command {
     .addOption(new Option("--supervised").hideHelp())
     .action((options: ServerOptions) => runServerCommand("serve", options, finish));
 
-  const clientCommand = <Options extends object>(
+  const clientCommand: ClientCommand = <Options extends object>(
     command: Command,
     run: (
       api: ServerApi,
@@ -154,6 +151,7 @@ export function createProgram(finish: (code: ExitCode) => void): Command {
       return undefined;
     },
   );
+  addScheduleCommands(program, clientCommand);
   const payload = program.command("payload").description("payloads that the history shows in a stored form");
   clientCommand(
     payload

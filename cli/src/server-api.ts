@@ -7,19 +7,25 @@ export type Query = Readonly<Record<string, string | readonly string[] | undefin
 export interface ServerApi {
   readonly url: string;
   get(path: string, query?: Query): Promise<unknown>;
-  post(path: string, body: unknown): Promise<unknown>;
+  /** `headers` beside the content type. */
+  post(path: string, body: unknown, headers?: Readonly<Record<string, string>>): Promise<unknown>;
+  put(path: string, body: unknown): Promise<unknown>;
+  delete(path: string, body: unknown): Promise<unknown>;
   /** What is there, whatever it is. */
   bytes(path: string): Promise<Uint8Array>;
 }
+
+type Method = "GET" | "POST" | "PUT" | "DELETE";
 
 /** Longer than the server waits for anything by itself. */
 const requestTimeoutMs = 30_000;
 
 export function createServerApi(url: string): ServerApi {
   const send = async (
-    method: "GET" | "POST",
+    method: Method,
     path: string,
     body?: unknown,
+    headers: Readonly<Record<string, string>> = {},
   ): Promise<{ readonly attempt: string; readonly status: number; readonly bytes: Uint8Array }> => {
     const attempt = `${method} ${url}${path}`;
     try {
@@ -28,7 +34,7 @@ export function createServerApi(url: string): ServerApi {
         signal: AbortSignal.timeout(requestTimeoutMs),
         ...(body === undefined
           ? {}
-          : { headers: { "content-type": "application/json" }, body: JSON.stringify(body) }),
+          : { headers: { "content-type": "application/json", ...headers }, body: JSON.stringify(body) }),
       });
       return { attempt, status: response.status, bytes: new Uint8Array(await response.arrayBuffer()) };
     } catch (cause) {
@@ -39,8 +45,8 @@ export function createServerApi(url: string): ServerApi {
       );
     }
   };
-  const call = async (method: "GET" | "POST", path: string, body?: unknown): Promise<unknown> => {
-    const { attempt, status, bytes } = await send(method, path, body);
+  const call = async (...request: Parameters<typeof send>): Promise<unknown> => {
+    const { attempt, status, bytes } = await send(...request);
     const text = new TextDecoder().decode(bytes);
     const answer = parse(text);
     if (status < 400 && answer !== undefined) return answer;
@@ -57,7 +63,9 @@ export function createServerApi(url: string): ServerApi {
       const search = new URLSearchParams(pairs).toString();
       return call("GET", search === "" ? path : `${path}?${search}`);
     },
-    post: (path, body) => call("POST", path, body),
+    post: (path, body, headers) => call("POST", path, body, headers),
+    put: (path, body) => call("PUT", path, body),
+    delete: (path, body) => call("DELETE", path, body),
     async bytes(path) {
       const { attempt, status, bytes } = await send("GET", path);
       if (status < 400) return bytes;

@@ -1,3 +1,4 @@
+import type { Attributes } from "./attributes.ts";
 import { isoTime } from "./row.ts";
 import type { ScheduledRun, TriggerKind } from "./schedule-events.ts";
 import type { OverlapPolicy } from "./schedule-spec.ts";
@@ -31,7 +32,7 @@ export interface ScheduleRow {
   readonly workflow: {
     readonly type: string;
     readonly input: unknown;
-    readonly attributes: Readonly<Record<string, string>>;
+    readonly attributes: Attributes;
     readonly timeoutMs: number | null;
   };
   readonly note: string | null;

@@ -7,11 +7,13 @@ export type OverlapPolicy = v.InferOutput<typeof OverlapPolicy>;
 
 const durationMs = v.pipe(v.number(), v.safeInteger(), v.minValue(0));
 
+/** As `AttributeValue` in `events.ts`, which imports this file. */
+const attributeValue = v.union([v.string(), v.pipe(v.number(), v.finite()), v.boolean()]);
 /** valibot takes an array for a record with the keys 0, 1, ... */
 const attributes = v.pipe(
   v.unknown(),
   v.check((value) => !Array.isArray(value), "Invalid type: Expected Object but received Array"),
-  v.record(v.string(), v.string()),
+  v.record(v.string(), attributeValue),
 );
 
 /** The run that a tick starts. */
@@ -65,7 +67,7 @@ export const StoredScheduleSpec = v.object({
   catchUpWindowMs: v.number(),
   workflow: v.object({
     type: v.string(),
-    attributes: v.record(v.string(), v.string()),
+    attributes: v.record(v.string(), attributeValue),
     timeoutMs: v.nullable(v.number()),
   }),
   note: v.nullable(v.string()),

@@ -4,6 +4,7 @@ import { exitCodes, type ExitCode } from "../core/exit-code.ts";
 import type { Output } from "../output.ts";
 import type { ServerApi } from "../server-api.ts";
 import { connectClient } from "./connect-client.ts";
+import { parseJson } from "./parse-json.ts";
 
 export interface StartCommandOptions {
   readonly id?: string;
@@ -28,7 +29,7 @@ export async function start(
   const body = {
     type,
     ...(options.id === undefined ? {} : { id: options.id }),
-    ...(options.input === undefined ? {} : { input: parseJson(options.input) }),
+    ...(options.input === undefined ? {} : { input: parseJson("--input", options.input) }),
     ...(options.driver === undefined ? {} : { driver: options.driver }),
     ...(options.steps === undefined ? {} : { steps: splitSteps(options.steps) }),
     ...(options.attr === undefined ? {} : { attributes: readAttributes("--attr", options.attr) }),
@@ -70,19 +71,6 @@ async function closed(api: ServerApi, id: string): Promise<WorkflowRow> {
     "unavailable",
     `The stream of ${id} ended while the run is ${row.status} (sequence ${row.sequence}). Look at it with: millrace show ${id}`,
   );
-}
-
-function parseJson(text: string): unknown {
-  try {
-    return JSON.parse(text) as unknown;
-  } catch (cause) {
-    const reason = cause instanceof Error ? cause.message : String(cause);
-    throw new MillraceError(
-      "invalid_json",
-      `--input is not JSON (${reason}). Quote it for the shell, e.g. --input '{"name":"Ada"}'.`,
-      { cause },
-    );
-  }
 }
 
 function splitSteps(text: string): string[] {

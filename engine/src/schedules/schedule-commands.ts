@@ -23,6 +23,7 @@ import { sameJson } from "../core/decide.ts";
 import type { WorkflowDefinition } from "../definition.ts";
 import type { Clock } from "../due-timers.ts";
 import { newUlid } from "../new-ulid.ts";
+import { assertOpenedPayload } from "../payloads/payloads.ts";
 import {
   decideBackfill,
   decideCreate,
@@ -153,6 +154,8 @@ export function createScheduleCommands(deps: ScheduleCommandsDeps): Schedules {
         const found = await loadSchedule(log, id);
         if (found.kind === "run") throw taken(id, `a run of type ${found.type}`);
         if (found.kind === "schedule" && found.state.status !== "deleted") {
+          // Not knowing what its input is is no reason to call it another one.
+          assertOpenedPayload(found.state.spec.workflow.input);
           if (!sameJson(found.state.spec, spec)) throw taken(id, "another schedule");
           return { created: false, sequence: found.state.sequence };
         }

@@ -1,5 +1,5 @@
 /** The public door to schedules: `millrace.schedules`. Carried out by `schedule-commands.ts`. */
-import type { OverlapPolicy, Page, ScheduleRow } from "@millrace/schemas";
+import type { Attributes, OverlapPolicy, Page, ScheduleRow } from "@millrace/schemas";
 import type { WorkflowDefinition } from "../definition.ts";
 import type { Mutation, OperatorReason } from "../millrace.ts";
 
@@ -9,7 +9,7 @@ export interface ScheduledStart<Input> {
   /** Checked against the definition's schema when it is given or hosted here. */
   readonly input?: Input;
   /** Beside `schedule` (its id) and `scheduledAt` (the tick, ISO 8601), which each run has. */
-  readonly attributes?: Readonly<Record<string, string>>;
+  readonly attributes?: Attributes;
   /** Time limit of each run. Default: its workflow's own. */
   readonly timeoutMs?: number;
 }

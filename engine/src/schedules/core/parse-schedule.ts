@@ -1,6 +1,6 @@
 import {
+  assertAttributes,
   assertWorkflowType,
-  limits,
   MillraceError,
   scheduleDefaults,
   ScheduleRequest,
@@ -32,7 +32,7 @@ export function parseSchedule(id: string, request: unknown): ScheduleSpec {
   const own = ownAttributes.find((key) => Object.hasOwn(attributes, key));
   if (own !== undefined)
     throw refused(id, "workflow.attributes", `${own} is set by the schedule itself; choose another key`);
-  assertAttributes(id, attributes);
+  assertAttributes({ ...attributes, schedule: id, scheduledAt: id }, `Schedule ${id}`);
   const spec: ScheduleSpec = {
     cron: cron ?? null,
     timeZone: timeZone ?? scheduleDefaults.timeZone,
@@ -66,28 +66,6 @@ export function parseTime(id: string, field: string, text: string): number {
     field,
     `${JSON.stringify(text.slice(0, 80))} is no time with a zone, e.g. 2026-11-25T03:00:00Z`,
   );
-}
-
-function assertAttributes(id: string, attributes: Readonly<Record<string, string>>): void {
-  const entries = Object.entries(attributes);
-  const most = limits.attributes - ownAttributes.length;
-  if (entries.length > most) {
-    throw new MillraceError(
-      "limit_exceeded",
-      `Schedule ${id} refused: its runs have ${entries.length} attributes, the limit is ${most}. Put the rest into the input.`,
-      { details: { limit: most, actual: entries.length } },
-    );
-  }
-  for (const [key, value] of entries) {
-    const actual = Math.max(key.length, value.length);
-    if (key.length >= 1 && actual <= limits.attributeChars) continue;
-    throw new MillraceError(
-      "limit_exceeded",
-      `Schedule ${id} refused: attribute ${JSON.stringify(key.slice(0, 60))} has ${actual} characters (key or value), the limit ` +
-        `is 1 to ${limits.attributeChars}. Shorten it, or put it into the input.`,
-      { details: { limit: limits.attributeChars, actual } },
-    );
-  }
 }
 
 function refused(id: string, at: string, why: string): MillraceError {
