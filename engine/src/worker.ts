@@ -132,6 +132,15 @@ export interface WorkerDeps {
 /** How long a drained worker waits for the log's answers: a broker that is away must not hold up the process. */
 const recordingMs = 1_000;
 
+/** Runs whose loading is begun before the event loop gets its turn again: a few milliseconds' worth. */
+const loadsPerTurn = 100;
+
+function nextTurn(): Promise<void> {
+  return new Promise((resolve) => {
+    setImmediate(resolve);
+  });
+}
+
 /** A clean restart hands over before it; only a killed process keeps its shards waiting for so long. */
 const leaseDefaultMs = 10_000;
 const handOverDefaultMs = 30_000;
@@ -310,9 +319,18 @@ class LogWorker implements Worker, ShardHost {
       types: [...types, scheduleType],
       shards,
     });
-    for (const head of heads)
+    const toLoad: CommitHead[] = [];
+    for (const head of heads) {
       if (head.type === scheduleType) this.#scheduler.adopt(head);
-      else this.#table.takeOver(head);
+      // What is only parked is so at once: a later look would have to know what the tail told of it meanwhile.
+      else if (head.condition === "waiting" && head.parent === null) this.#table.takeOver(head);
+      else toLoad.push(head);
+    }
+    for (const [index, head] of toLoad.entries()) {
+      this.#table.takeOver(head);
+      // The lease must be renewed in between, however many there are.
+      if (index % loadsPerTurn === loadsPerTurn - 1) await nextTurn();
+    }
   }
 
   handOver(scopes: readonly ShardScope[]): readonly Promise<void>[] {

@@ -417,7 +417,7 @@ export class JetStreamLog implements EventLog {
 
   /** The connection is back; says so once the log is known to be the same. */
   async #reconnected(): Promise<void> {
-    for (let attempt = 0; this.#linked && this.#status === "disconnected"; attempt++) {
+    for (let attempt = 0; this.#linked && this.#isGoingOn(); attempt++) {
       try {
         const { created } = await this.info();
         await this.tasks.reconnected();
@@ -430,6 +430,10 @@ export class JetStreamLog implements EventLog {
         if (!(await this.#pause(attempt))) return;
       }
     }
+  }
+
+  #isGoingOn(): boolean {
+    return this.#status === "disconnected" || this.#status === "connected";
   }
 
   #ended(): void {
