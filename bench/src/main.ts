@@ -9,6 +9,7 @@ import { benchAppend } from "./append.ts";
 import { benchDelivery, benchResume } from "./delivery.ts";
 import { benchProjector } from "./projector.ts";
 import { renderResults, type Figures } from "./render-results.ts";
+import { benchTakeOver } from "./take-over.ts";
 import { benchWorkflows } from "./workflows.ts";
 
 const { values } = parseArgs({
@@ -26,6 +27,11 @@ try {
   const workflows = await benchWorkflows(broker.url, "workflows");
   say("Projecting…");
   const projector = await benchProjector(broker.url, "projector", folder);
+  say("Taking runs over…");
+  const takeOver = [
+    await benchTakeOver(broker.url, "take-over-waiting", "waiting", 10_000),
+    await benchTakeOver(broker.url, "take-over-working", "working", 10_000),
+  ] as const;
   const delivery = [];
   for (const subscribers of [1, 100, 1_000]) {
     say(`Delivering to ${subscribers}…`);
@@ -40,6 +46,7 @@ try {
     append,
     workflows,
     projector,
+    takeOver,
     delivery,
     resume,
   };
@@ -59,6 +66,8 @@ try {
         p99MsC100: workflows.c100.p99Ms,
         projectorEventsPerS: projector.eventsPerS,
         rawSqliteRowsPerS: projector.rawRowsPerS,
+        takeOver10kWaitingMs: takeOver[0].takeOverMs,
+        takeOver10kWorkingMs: takeOver[1].takeOverMs,
         delivery1P99Ms: delivery[0]?.p99Ms,
         delivery100P99Ms: delivery[1]?.p99Ms,
         delivery1000P50Ms: delivery[2]?.p50Ms,

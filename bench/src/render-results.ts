@@ -2,6 +2,7 @@ import type { AppendFigures } from "./append.ts";
 import type { DeliveryFigures, ResumeFigures } from "./delivery.ts";
 import type { ProjectorFigures } from "./projector.ts";
 import { round } from "./figures.ts";
+import type { TakeOverFigures } from "./take-over.ts";
 import type { WorkflowFigures } from "./workflows.ts";
 
 export interface Figures {
@@ -15,12 +16,14 @@ export interface Figures {
     readonly throughput: WorkflowFigures;
   };
   readonly projector: ProjectorFigures;
+  /** Of runs that wait, and of runs that work. */
+  readonly takeOver: readonly [TakeOverFigures, TakeOverFigures];
   readonly delivery: readonly DeliveryFigures[];
   readonly resume: ResumeFigures;
 }
 
 export function renderResults(figures: Figures): string {
-  const { append, workflows, projector, delivery, resume } = figures;
+  const { append, workflows, projector, takeOver, delivery, resume } = figures;
   const mode =
     figures.durability === "default"
       ? "broker's default flush (an acknowledged commit survives a killed process, not a power cut)"
@@ -62,6 +65,14 @@ export function renderResults(figures: Figures): string {
       `${projector.eventsPerS} events/s`,
       `raw inserts of its ${projector.rows} rows: ${projector.rawRowsPerS} rows/s; time share ${projector.shareOfRaw}`,
       "30,000 events/s",
+    ),
+    ...takeOver.map(({ runs, takeOverMs, afterKillMs }, which) =>
+      row(
+        `Take-over of ${runs} ${which === 0 ? "waiting" : "working"} runs of a killed engine`,
+        `${takeOverMs} ms after the lease`,
+        `${afterKillMs} ms after the kill, lease 2 s`,
+        "under 2,000 ms after the lease",
+      ),
     ),
     ...delivery.map((entry) =>
       row(
