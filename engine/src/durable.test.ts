@@ -106,8 +106,9 @@ describe.each(modes)("%s", (_title, options) => {
     });
     const handle = await millrace.start(workflow, null, { id: "u" });
     expect(await handle.query("sum")).toBe(0);
-    expect(await handle.update("add", 2, { id: "a" })).toBe(2);
-    expect(await handle.update("add", 2, { id: "a" })).toBe(2);
+    const twice = ["add", 2, { id: "a" }] as const;
+    expect(await Promise.all([handle.update(...twice), handle.update(...twice)])).toEqual([2, 2]);
+    expect(await handle.update(...twice)).toBe(2);
     await expect(handle.update("add", -1)).rejects.toMatchObject({ code: "update_refused" });
     await expect(handle.update("subtract", 1)).rejects.toMatchObject({ code: "update_unknown" });
     await expect(handle.query("product")).rejects.toMatchObject({ code: "query_unknown" });

@@ -31,6 +31,7 @@ import {
 } from "@millrace/schemas";
 import type { Activation } from "./activation.ts";
 import { retryDelayMs } from "./core/attempt.ts";
+import { identityOf } from "./core/event-identity.ts";
 import { parseInput, type AnyWorkflowDefinition } from "./definition.ts";
 import { Dispatcher, type Children, type Completion, type TaskQueues } from "./dispatcher.ts";
 import { fromErrorInfo, toErrorInfo } from "./failures.ts";
@@ -329,7 +330,7 @@ export class Run {
     }
     for (const completion of completions) {
       if (decided.some(isClosingEvent)) break;
-      if (!this.#isWanted(completion, activation)) continue;
+      if (!this.#isWanted(completion, activation) || isRepeated(completion, decided)) continue;
       assertOpened(completion);
       decided.push(completion);
       await activation.deliver(asReplayed(completion), this.#state.sequence);
@@ -770,6 +771,14 @@ function beginsAnew({ events }: StoredCommit): boolean {
   return events.some(
     ({ type }) => type === "WorkflowReset" || type === "WorkflowMigrated" || type === "HistoryCopied",
   );
+}
+
+/** Told in two ways within one turn: a child's end by the tail and by a look, an update by two who ask. */
+function isRepeated(completion: Completion, decided: readonly WorkflowEvent[]): boolean {
+  const { type } = completion;
+  if (type !== "ChildWorkflowClosed" && type !== "UpdateAccepted" && type !== "WorkflowCancelRequested")
+    return false;
+  return decided.some((event) => event.type === type && identityOf(event) === identityOf(completion));
 }
 
 /** Outcomes of what runs are recorded; what would begin something is not. */
