@@ -12,7 +12,7 @@ import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { connect, type Millrace } from "@millrace/engine";
 import type { StoredCommit } from "@millrace/event-log";
 import { startBroker, type Broker } from "@millrace/event-log/broker";
-import { stepKey, type WorkflowEvent } from "@millrace/schemas";
+import { isMillraceError, stepKey, type WorkflowEvent } from "@millrace/schemas";
 import { MillraceProcess } from "./millrace-process.ts";
 import { readLog, untilClosed } from "./read-log.ts";
 import { SeededRandom, testSeed } from "./seeded-random.ts";
@@ -113,9 +113,11 @@ describe(`a fleet of which one dies every two seconds (${why})`, () => {
 
   /** The second one of a signal may find the run closed already. */
   async function sendOnce(send: () => Promise<unknown>): Promise<void> {
-    await send().catch((error: { readonly code?: string }) => {
-      if (error.code !== "workflow_closed") throw error;
-    });
+    try {
+      await send();
+    } catch (error) {
+      if (!isMillraceError(error, "workflow_closed")) throw error;
+    }
   }
 
   function eventsOf(id: string): WorkflowEvent[] {
