@@ -9,7 +9,9 @@ describe("the millrace command", () => {
     const commands = program.commands.flatMap((each) => (each.commands.length > 0 ? each.commands : [each]));
     const withJson = commands.filter(({ options }) => options.some(({ long }) => long === "--json"));
     expect(withJson.map((command) => command.name())).toEqual([
-      ...["dev", "serve", "start", "list", "show", "history", "watch", "cancel", "fleet"],
+      ...["dev", "serve", "start", "list", "show", "history", "watch"],
+      ...["cancel", "terminate", "pause", "resume", "retry", "reset", "fork", "migrate"],
+      ...["signal", "query", "update", "bulk", "fleet"],
       ...["create", "update", "list", "show", "pause", "resume", "trigger", "backfill", "delete"],
       ...["get", "gc", "doctor"],
     ]);

@@ -15,6 +15,7 @@ import type { ListCommandOptions } from "./commands/list.ts";
 import type { StartCommandOptions } from "./commands/start.ts";
 import type { WatchCommandOptions } from "./commands/watch.ts";
 import type { ClientCommand, ClientOptions } from "./client-command.ts";
+import { addOperatorCommands, filterOptions } from "./operator-commands.ts";
 import { createOutput, type Output } from "./output.ts";
 import { addScheduleCommands } from "./schedule-program.ts";
 import { createServerApi, type ServerApi } from "./server-api.ts";
@@ -78,14 +79,7 @@ export function createProgram(finish: (code: ExitCode) => void): Command {
       (await import("./commands/start.ts")).start(api, output, String(args[0]), options),
   );
   clientCommand<ListCommandOptions>(
-    program
-      .command("list")
-      .description("list runs, newest first")
-      .option("--type <type>", "of this workflow type")
-      .option("--status <status>", "in this status")
-      .option("--attr <pairs...>", "with these attributes, e.g. customer=7; a key twice: one of its values")
-      .option("--attr-min <pairs...>", "with at least this much, numbers or ISO dates, e.g. amount=100")
-      .option("--attr-max <pairs...>", "with at most this much")
+    filterOptions(program.command("list").description("list runs, newest first"))
       .option("--limit <count>", "at most so many")
       .option("--after <position>", "go on after a page"),
     async (api, output, options) => {
@@ -132,16 +126,7 @@ export function createProgram(finish: (code: ExitCode) => void): Command {
       return undefined;
     },
   );
-  clientCommand<{ readonly reason?: string }>(
-    program
-      .command("cancel <id>")
-      .description("ask a run to end")
-      .option("--reason <text>", "why, for the history"),
-    async (api, output, options, args) => {
-      await (await import("./commands/cancel.ts")).cancel(api, output, String(args[0]), options);
-      return undefined;
-    },
-  );
+  addOperatorCommands(program, clientCommand);
   clientCommand<object>(
     program
       .command("fleet")

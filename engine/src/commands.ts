@@ -178,6 +178,15 @@ export class Commands {
     return state;
   }
 
+  /** C1 for what takes more than one decision; what was known of the run is forgotten. */
+  inTurn<T>(id: string, act: () => Promise<T>): Promise<T> {
+    assertWorkflowId(id);
+    return this.#inTurn(id, () => {
+      this.#states.delete(id);
+      return act();
+    });
+  }
+
   async #inTurn<T>(id: string, act: () => Promise<T>): Promise<T> {
     const before = this.#tails.get(id) ?? Promise.resolve();
     const mine = before.then(act, act);

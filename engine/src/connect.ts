@@ -37,6 +37,7 @@ import { Interceptors, type Interceptor, type StartCall } from "./interceptors.t
 import { silentLogger, type Logger } from "./logger.ts";
 import { assertOpenedPayload, type PayloadOptions } from "./payloads/payloads.ts";
 import { sealLog, type SealedLog } from "./payloads/sealed-log.ts";
+import { createOperatorHandle } from "./operator-handle.ts";
 import { createDrivenRun } from "./drive.ts";
 import type {
   DrivenRun,
@@ -245,6 +246,7 @@ class Connection implements Millrace {
     const { log, clock } = this.#deps;
     return {
       id,
+      ...createOperatorHandle(log, this.#commands, id),
       signal: async (name, payload, options = {}) => {
         if (definition !== undefined) assertSignal(definition, name, payload);
         parseStepRef(name);

@@ -40,6 +40,13 @@ export type {
   UpdateRequestOptions,
   WorkflowHandle,
 } from "./millrace.ts";
+export type {
+  ForkOptions,
+  ForkResult,
+  OperatorHandle,
+  ResetOptions,
+  ResetResult,
+} from "./operator-handle.ts";
 export { aesGcmCodec, type AesGcmOptions } from "./payloads/aes-gcm-codec.ts";
 export type { EncodedPayload, PayloadCodec } from "./payloads/codec.ts";
 export { collectGarbage, type GarbageOptions, type GarbageReport } from "./payloads/collect-garbage.ts";

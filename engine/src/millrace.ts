@@ -5,6 +5,7 @@ import type { WorkflowDefinition } from "./definition.ts";
 import type { AskOptions } from "./questions.ts";
 import type { Schedules } from "./schedules/schedules.ts";
 import type { Tasks } from "./tasks/task-api.ts";
+import type { OperatorHandle } from "./operator-handle.ts";
 import type { Worker, WorkerOptions } from "./worker.ts";
 
 export interface StartOptions {
@@ -56,7 +57,7 @@ export interface OperatorReason {
   readonly by?: string;
 }
 
-export interface WorkflowHandle<Output = unknown> {
+export interface WorkflowHandle<Output = unknown> extends OperatorHandle {
   readonly id: string;
   /**
    * The run's output, pushed when it closes. Rejects with `workflow_failed`, `cancelled`, `terminated`,

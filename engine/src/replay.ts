@@ -45,6 +45,7 @@ export function presentRun(id: string, type: string, history: readonly HistoryCo
   let commitCount = 0;
   let seenUntil = 0;
   let events: PresentEvent[] = [];
+  let late: PresentEvent[] = [];
   for (const commit of history) {
     const copyingBefore = state.copying;
     evolveCommit(state, commit);
@@ -56,6 +57,7 @@ export function presentRun(id: string, type: string, history: readonly HistoryCo
     for (const event of commit.events) {
       if (event.type === "WorkflowReset" || event.type === "WorkflowContinuedAsNew") {
         events = [];
+        late = [];
         start = null;
         commitCount = 1;
         // What is kept by a reset was made with the numbers of before.
@@ -67,7 +69,11 @@ export function presentRun(id: string, type: string, history: readonly HistoryCo
         if (seed === "") seed = commit.commitId;
       }
       if (event.type === "WorkflowForked" && event.data.seed !== undefined) seed = event.data.seed;
-      events.push({ event, sequence: commit.sequence, copied });
+      // What comes from outside in the middle of a copy stands behind it: the copied part was made without it.
+      if (state.copying && commit.condition === null && isOutsideEvent(event)) {
+        late.push({ event, sequence: commit.sequence, copied: false });
+      } else events.push({ event, sequence: commit.sequence, copied });
+      if (event.type === "HistoryCopied") events.push(...late.splice(0));
     }
   }
   return { state, start, seed, events, commitCount, seenUntil };

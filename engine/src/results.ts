@@ -163,12 +163,13 @@ export class Results {
     return this.#closingEvents(last);
   }
 
-  /** A fact from outside may stand behind the commit that closed the run. */
+  /** A fact from outside may stand behind the commit that closed the run, which a reset may have opened again since. */
   async #closingEvents(last: StoredCommit): Promise<readonly WorkflowEvent[] | null> {
     if (last.condition === "closed") return last.events;
     if (last.condition !== null) return null;
     const history = await this.#log.load(last.workflowId);
-    return history.findLast((commit) => commit.condition === "closed")?.events ?? null;
+    const own = history.findLast(({ condition }) => condition !== null);
+    return own?.condition === "closed" ? own.events : null;
   }
 
   /** Gives how far the tail has come. */

@@ -4,6 +4,7 @@ export type {
   CommitPage,
   CommitRow,
   ListOptions,
+  RunFilter,
   Projection,
   QuarantinedCommit,
   ScheduleListOptions,

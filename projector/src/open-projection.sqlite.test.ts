@@ -6,6 +6,7 @@ import {
   type AttributeChanges,
   type Attributes,
   type Filter,
+  type WorkflowEvent,
 } from "@millrace/schemas";
 import BetterSqlite3 from "better-sqlite3";
 import { describe, expect, onTestFinished, test, vi } from "vitest";
@@ -19,6 +20,8 @@ import {
   temporaryProjection,
 } from "./fixture/temporary-projection.ts";
 import { openProjection, type OpenedProjection } from "./open-projection.ts";
+import type { RunFilter } from "./projection.ts";
+import { verifyProjection } from "./rebuild.ts";
 import { listRuns } from "./sqlite/list-runs.ts";
 import type { PreparedQueries } from "./sqlite/prepared-queries.ts";
 
@@ -213,6 +216,38 @@ describe("list", () => {
     expect(snapped({ attr: { customer: "9" }, type: ["order"] })).toEqual(["r-5", "r-3"]);
     expect(snapped({ attr: { customer: "9" }, workflow: ["r-1", "r-3"] })).toEqual(["r-3"]);
     expect(projection.workflow("r-3")?.attributes).toEqual({ customer: "9", amount: "100", vip: true });
+  });
+
+  test("finds runs by what they wait for, and counts up to a limit", async () => {
+    const begin = (n: number, ...events: WorkflowEvent[]): SampleCommit => ({
+      workflowId: `r-${n}`,
+      type: "order",
+      events: [
+        { type: "WorkflowStarted", data: { version: "1", driver: "code", attributes: { n, all: true } } },
+        ...events,
+      ],
+    });
+    const wait = (signal: string): WorkflowEvent => ({ type: "WaitStarted", data: { wait: "w#1", signal } });
+    const { projection, log, path } = await projected([
+      begin(1, wait("approve")),
+      begin(2, wait("pay")),
+      begin(3, { type: "TimerStarted", data: { timer: "sleep#1", dueAt: 5 } }),
+      begin(4, wait("approve")),
+      { workflowId: "r-4", type: "order", events: [{ type: "WaitSatisfied", data: { wait: "w#1" } }] },
+      begin(5, wait("approve")),
+      { workflowId: "r-5", type: "order", events: [{ type: "WorkflowTerminated", data: {} }] },
+    ]);
+    const ids = (options: RunFilter) => projection.list(options).items.map(({ id }) => id);
+    expect(ids({ waits: { kind: "signal", name: "approve" } })).toEqual(["r-1"]);
+    expect(ids({ waits: { kind: "signal" } })).toEqual(["r-2", "r-1"]);
+    expect(ids({ waits: { kind: "timer" }, attributes: { all: true } })).toEqual(["r-3"]);
+    expect(ids({ waits: { kind: "child" } })).toEqual([]);
+    expect(projection.workflow("r-2")?.waits).toMatchObject([{ kind: "signal", name: "pay" }]);
+    expect(projection.count({}, 100)).toBe(5);
+    expect(projection.count({}, 3)).toBe(3);
+    expect(projection.count({ attributes: { n: [1, 2, 9] } }, 100)).toBe(2);
+    expect(projection.count({ attributes: { n: [] } }, 100)).toBe(0);
+    expect((await verifyProjection({ log, path })).differing).toEqual([]);
   });
 
   test("a rare attribute is found without looking at all runs, one value or several", async () => {

@@ -33,7 +33,7 @@ import type { CommitPage, Projection } from "./projection.ts";
 import { projectorTopic } from "./projector.ts";
 import { attributesAround, attributeSpans } from "./sqlite/attribute-history.ts";
 import { readCommitPage } from "./sqlite/commit-pages.ts";
-import { listRuns, matchingRuns } from "./sqlite/list-runs.ts";
+import { countRuns, listRuns, matchingRuns } from "./sqlite/list-runs.ts";
 import { ReadHandle } from "./sqlite/read-handle.ts";
 import { commitsOfRun, quarantineEntries } from "./sqlite/history.ts";
 import { listSchedules, scheduleById } from "./sqlite/schedule-record.ts";
@@ -135,6 +135,8 @@ export function openProjection({ path, log }: OpenProjectionOptions): OpenedProj
         { items: [], next: null, sequence: 0 },
       );
     },
+
+    count: (options, max) => handle.read((file) => countRuns(file.queries, options, max), 0),
 
     events(id, options) {
       const limit = pageLimit(options.limit);

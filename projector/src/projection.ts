@@ -11,6 +11,7 @@ import type {
   RunState,
   RunStatus,
   ScheduleRow,
+  WaitKind,
   WorkflowRow,
 } from "@millrace/schemas";
 
@@ -20,14 +21,20 @@ export interface AttributeRange {
   readonly max?: number | string;
 }
 
-export interface ListOptions {
+/** Which runs: all that is given must match. */
+export interface RunFilter {
   readonly type?: string;
   readonly status?: RunStatus;
   readonly workflow?: readonly string[];
   /** All must match, compared by text; of several values of one, one. */
   readonly attributes?: AttributeFilter;
+  /** Runs that wait for this now; without a name, for any of the kind. */
+  readonly waits?: { readonly kind: WaitKind; readonly name?: string };
   /** All must match. */
   readonly ranges?: Readonly<Record<string, AttributeRange>>;
+}
+
+export interface ListOptions extends RunFilter {
   /** `next` of the page before; newest first, by start sequence. */
   readonly after?: string;
   /** 1 to `limits.pageItems`; default 50. */
@@ -86,6 +93,8 @@ export interface Projection {
   attributesAt(id: string, sequence: number): Attributes;
   /** Newest first. Rows and sequence are from one read transaction. */
   list(options: ListOptions): Page<WorkflowRow> & { readonly sequence: number };
+  /** How many runs a list would have, counted up to `max`. */
+  count(options: RunFilter, max: number): number;
   /** A run's history, or a schedule's. `after` is `next` of the page before, or a sequence: after all events of that commit. */
   events(id: string, options: { readonly after?: string; readonly limit?: number }): Page<EventRow>;
   /** A schedule that is not deleted, and the sequence that the answer reflects. */

@@ -23,6 +23,8 @@ const codes = {
   workflow_exists: { retryable: false },
   workflow_closed: { retryable: false },
   workflow_not_external: { retryable: false },
+  workflow_not_failed: { retryable: false },
+  reset_unsafe: { retryable: false },
   step_not_begun: { retryable: false },
   attempt_superseded: { retryable: false },
   schedule_not_found: { retryable: false },

@@ -20,14 +20,14 @@ export const StartRequest = v.strictObject({
   steps: v.optional(v.pipe(v.array(v.string()), v.maxLength(1_000))),
   attributes: v.optional(attributes),
   allowUnregistered: v.optional(v.boolean()),
+  /** Time limit of the run. */
+  timeoutMs: v.optional(v.pipe(v.number(), v.minValue(1))),
+  /** Signal-with-start: the run gets it whether it is new or not. `id`: it comes once. */
+  signal: v.optional(
+    v.strictObject({ name: v.string(), payload: v.optional(v.unknown()), id: v.optional(v.string()) }),
+  ),
 });
 export type StartRequest = v.InferOutput<typeof StartRequest>;
-
-/** Body of cancel and terminate. */
-export const ReasonRequest = v.strictObject({
-  reason: v.optional(v.pipe(v.string(), v.maxLength(2_000))),
-  by: v.optional(v.pipe(v.string(), v.maxLength(256))),
-});
 
 export const StepCompleteRequest = v.strictObject({ token: v.string(), output: v.optional(v.unknown()) });
 export const StepFailRequest = v.strictObject({

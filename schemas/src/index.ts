@@ -70,7 +70,6 @@ export {
   type ShardHolders,
 } from "./fleet.ts";
 export {
-  ReasonRequest,
   RunCompleteRequest,
   RunFailRequest,
   ScheduleBackfillRequest,
@@ -105,6 +104,21 @@ export {
 export { defaultShardCount, limits } from "./limits.ts";
 export { isStoredForm, parseStoredForm, payloadFields, type StoredForm } from "./payload.ts";
 export {
+  BulkCommand,
+  BulkFilter,
+  BulkRequest,
+  ForkRequest,
+  MigrateRequest,
+  QueryRequest,
+  ReasonRequest,
+  ResetRequest,
+  RetryRequest,
+  SignalRequest,
+  UpdateRequest,
+  type BulkAnswer,
+  type BulkPreview,
+} from "./operator-http.ts";
+export {
   ClientFrame,
   closeCodes,
   isFinalClose,
@@ -127,6 +141,7 @@ export {
   toRow,
   toUpdate,
   type StepRow,
+  type WaitRow,
   type WorkflowRow,
   type WorkflowUpdate,
 } from "./row.ts";
@@ -188,3 +203,4 @@ export {
   type ScheduleState,
   type ScheduleStatus,
 } from "./schedule-state.ts";
+export { waitKinds, waitsOf, type Wait, type WaitKind } from "./waits.ts";

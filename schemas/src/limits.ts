@@ -75,6 +75,11 @@ export const limits = {
   clientFrameBytes: 65_536,
   /** Values in one field of a filter. */
   filterValues: 100,
+  /** Waits shown in the row of a run. */
+  rowWaits: 100,
+  /** Runs of one page of a bulk command, and how far a dry run counts. */
+  bulkRuns: 500,
+  bulkCounted: 100_000,
   /** Items of one page of a list or history. */
   pageItems: 1_000,
 } as const;

@@ -1,5 +1,6 @@
 import type { Attributes } from "./attributes.ts";
 import type { ErrorInfo } from "./events.ts";
+import { waitsOf, type Wait } from "./waits.ts";
 import { isClosed, type RunState, type RunStatus, type StepStatus } from "./run-state.ts";
 
 /** A step as people see it. Times are ISO 8601 with milliseconds, UTC. */
@@ -14,12 +15,29 @@ export interface StepRow {
   readonly error: ErrorInfo | null;
 }
 
+/** What an open run waits for. Times are ISO 8601; null: not known, or none. */
+export type WaitRow = Omit<Wait, "since" | "due"> & {
+  readonly since: string | null;
+  readonly due: string | null;
+};
+
 /** A run as people see it: the answer of `GET /v1/workflows/{id}` and the row of `shape: "state"`. */
 export interface WorkflowRow {
   readonly id: string;
   readonly type: string;
   readonly version: string;
+  /** Counts how often it was continued as new or reset, from 1. */
+  readonly run: number;
+  readonly driver: RunState["driver"];
   readonly status: RunStatus;
+  /** Who holds it since when; null unless it is held. */
+  readonly paused: {
+    readonly reason: string | null;
+    readonly by: string | null;
+    readonly since: string;
+  } | null;
+  /** Somebody asked it to end, and it has not yet. */
+  readonly cancelRequested: boolean;
   readonly currentStep: number;
   readonly totalSteps: number;
   readonly message: string;
@@ -33,6 +51,8 @@ export interface WorkflowRow {
   /** Sequence of the last commit that is in this row. */
   readonly sequence: number;
   readonly steps: readonly StepRow[];
+  /** Longest waiting first, at most `limits.rowWaits`. Empty when it is closed, or its code runs. */
+  readonly waits: readonly WaitRow[];
 }
 
 /** The seed's plain update, field names as in the record. */
@@ -80,7 +100,11 @@ export function toRow(state: RunState): WorkflowRow {
     id: state.id,
     type: state.type,
     version: state.version,
+    run: state.run,
+    driver: state.driver,
     status: state.status,
+    paused: state.paused === null ? null : { ...state.paused, since: isoTime(state.paused.since) },
+    cancelRequested: state.cancelRequested !== null && !isClosed(state.status),
     ...progressOf(state),
     message: state.message,
     input: state.input,
@@ -92,6 +116,11 @@ export function toRow(state: RunState): WorkflowRow {
     closedAt: state.closedAt === null ? null : isoTime(state.closedAt),
     sequence: state.sequence,
     steps,
+    waits: waitsOf(state).map((wait) => ({
+      ...wait,
+      since: wait.since === null ? null : isoTime(wait.since),
+      due: wait.due === null ? null : isoTime(wait.due),
+    })),
   };
 }
 

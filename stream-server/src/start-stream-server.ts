@@ -4,6 +4,7 @@ import type { Projection } from "@millrace/projector";
 import { limits, MillraceError, streamDefaults } from "@millrace/schemas";
 import { seamLimits } from "./core/seam.ts";
 import { fleetRoutes } from "./http/fleet-routes.ts";
+import { operatorRoutes } from "./http/operator-routes.ts";
 import { payloadRoutes } from "./http/payload-routes.ts";
 import { createRouter } from "./http/router.ts";
 import { scheduleRoutes } from "./http/schedule-routes.ts";
@@ -110,6 +111,7 @@ export async function startStreamServer(options: StreamServerOptions): Promise<S
     let idle = (): void => undefined;
     const api = [
       ...workflowRoutes(parts),
+      ...operatorRoutes(parts),
       ...scheduleRoutes(parts),
       ...fleetRoutes(millrace),
       ...payloadRoutes(log.blobs),

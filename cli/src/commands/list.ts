@@ -9,6 +9,7 @@ export interface ListCommandOptions {
   readonly status?: string;
   readonly limit?: string;
   readonly after?: string;
+  readonly waits?: string;
   readonly attr?: readonly string[];
   readonly attrMin?: readonly string[];
   readonly attrMax?: readonly string[];
@@ -16,14 +17,15 @@ export interface ListCommandOptions {
 
 /** The filter of a list as the server's query. */
 export function runFilterQuery(
-  options: Pick<ListCommandOptions, "type" | "status" | "attr" | "attrMin" | "attrMax">,
+  options: Pick<ListCommandOptions, "type" | "status" | "waits" | "attr" | "attrMin" | "attrMax">,
 ): Record<string, string | readonly string[] | undefined> {
-  const { type, status, attr = [], attrMin = [], attrMax = [] } = options;
+  const { type, status, waits, attr = [], attrMin = [], attrMax = [] } = options;
   const named = (prefix: string, wanted: Readonly<Record<string, readonly AttributeValue[]>>) =>
     Object.entries(wanted).map(([key, values]) => [`${prefix}.${key}`, values.map(attributeText)] as const);
   return {
     type,
     status,
+    waits,
     ...Object.fromEntries([
       ...named("attr", readWanted("--attr", attr)),
       ...named("attr-min", readWanted("--attr-min", attrMin)),

@@ -40,6 +40,8 @@ const byErrorCode: Readonly<Record<ErrorCode, ExitCode>> = {
   schedule_exists: refused,
   workflow_closed: refused,
   workflow_not_external: refused,
+  workflow_not_failed: refused,
+  reset_unsafe: refused,
   step_not_begun: refused,
   attempt_superseded: refused,
   query_unknown: notFound,

@@ -17,8 +17,10 @@ import {
   type WorkflowEvent,
 } from "@millrace/schemas";
 import { afterFailedAttempt } from "./attempt.ts";
+import { assertWhole, decideOperator, isOperatorCommand, type OperatorCommand } from "./decide-operator.ts";
 
 export type Command =
+  | OperatorCommand
   | { readonly kind: "cancel"; readonly reason?: string; readonly by?: string }
   | { readonly kind: "terminate"; readonly reason?: string; readonly by?: string }
   | {
@@ -59,6 +61,9 @@ export interface Decision {
   readonly begin?: BeginOutcome;
 }
 
+/** A driver of a held run asks again after so long: its protocol has no push. */
+const pausedAgainMs = 5_000;
+
 /** Commands that do not step in for the driver. */
 const forAnyDriver: ReadonlySet<Command["kind"]> = new Set<Command["kind"]>([
   "cancel",
@@ -68,6 +73,7 @@ const forAnyDriver: ReadonlySet<Command["kind"]> = new Set<Command["kind"]>([
 
 /** Throws the rejection as a `MillraceError`: `workflow_closed`, `workflow_not_external`, `step_not_begun`, `attempt_superseded`. */
 export function decide(state: RunState, command: Command): Decision {
+  if (isOperatorCommand(command)) return { events: decideOperator(state, command) };
   if (!forAnyDriver.has(command.kind) && state.driver !== "external") {
     throw new MillraceError(
       "workflow_not_external",
@@ -78,6 +84,7 @@ export function decide(state: RunState, command: Command): Decision {
   const repeated = repeatedDecision(state, command);
   if (repeated !== null) return repeated;
   if (isClosed(state.status)) throw closed(state, command.kind);
+  if (!forAnyDriver.has(command.kind)) assertWhole(state, command.kind);
   switch (command.kind) {
     case "cancel": {
       const request: WorkflowEvent = { type: "WorkflowCancelRequested", data: operator(command) };
@@ -126,7 +133,7 @@ export function decide(state: RunState, command: Command): Decision {
 }
 
 /** D2: what a repeated command gets, also on a run that has closed since. */
-function repeatedDecision(state: RunState, command: Command): Decision | null {
+function repeatedDecision(state: RunState, command: Exclude<Command, OperatorCommand>): Decision | null {
   switch (command.kind) {
     case "begin": {
       const step = state.steps.get(stepKey(command.step.name, command.step.occurrence));
@@ -170,6 +177,10 @@ function repeatedDecision(state: RunState, command: Command): Decision | null {
 function begin(state: RunState, command: Extract<Command, { kind: "begin" }>): Decision {
   const { step: ref, token, now, maxAttempts } = command;
   const step = state.steps.get(stepKey(ref.name, ref.occurrence));
+  if (state.paused !== null) {
+    const until = isoTime(now + pausedAgainMs);
+    return { events: [], begin: { outcome: "wait", until, sequence: state.sequence } };
+  }
   if (step?.status === "retrying" && step.nextAttemptAt !== null && step.nextAttemptAt > now) {
     return {
       events: [],

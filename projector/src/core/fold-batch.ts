@@ -20,7 +20,7 @@ import {
   type RunCondition,
   type WorkflowEvent,
 } from "@millrace/schemas";
-import { beginFoldedRun, noteAttributes, noteStep, type FoldedRun } from "./folded-run.ts";
+import { beginFoldedRun, noteAttributes, noteStep, noteWaits, type FoldedRun } from "./folded-run.ts";
 import type { FoldedSchedule } from "./folded-schedule.ts";
 import type { RunCache } from "./run-cache.ts";
 
@@ -127,7 +127,10 @@ export class FoldBatch {
     }
     const { sequence, at, condition } = commit;
     evolveCommit(run.state, { sequence, at, condition, events });
-    for (const event of events) noteStep(run, event);
+    for (const event of events) {
+      noteStep(run, event);
+      noteWaits(run, event);
+    }
     run.bytes += body.length;
     this.#options.cache.keep(run);
     this.runs.add(run);

@@ -35,6 +35,10 @@ export interface FoldedRun {
   attributes: Attributes;
   /** Not in the tables yet, in order. */
   readonly attributeChanges: AttributeChange[];
+  /** Rows of its waits in the tables; null when that is not known. */
+  storedWaits: number | null;
+  /** What it waits for may be another than in the tables. */
+  waitsChanged: boolean;
   /** A new run number began: the steps in the tables are those of an earlier one. */
   stepsReplaced: boolean;
   /** About how much memory this takes: bytes of the bodies folded in. */
@@ -51,6 +55,8 @@ export function beginFoldedRun(run: number, id: string, type: string): FoldedRun
     changedSteps: new Set(),
     attributes: noAttributes,
     attributeChanges: [],
+    storedWaits: 0,
+    waitsChanged: false,
     stepsReplaced: false,
     bytes: 0,
   };
@@ -70,6 +76,11 @@ export function noteStep(run: FoldedRun, event: WorkflowEvent): void {
   if (!run.state.steps.has(key)) return;
   if (!run.positions.has(key)) run.positions.set(key, run.positions.size);
   run.changedSteps.add(key);
+}
+
+/** Notes whether an event can change what the run waits for. */
+export function noteWaits(run: FoldedRun, { type, data }: WorkflowEvent): void {
+  run.waitsChanged ||= "occurrence" in data || /^(?:Timer|Wait|Child|Workflow)/.test(type);
 }
 
 /** Notes what a commit's events change of the attributes, by text and number, which is all that a search looks at. */

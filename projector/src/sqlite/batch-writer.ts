@@ -6,7 +6,7 @@
  * I1 Rows and checkpoint move together or not at all.
  * I2 One writer a file: the checkpoint moves only from where this writer left it, else `data_folder_in_use`.
  */
-import { MillraceError } from "@millrace/schemas";
+import { MillraceError, waitsOf } from "@millrace/schemas";
 import type { Database } from "better-sqlite3";
 import type { FoldBatch } from "../core/fold-batch.ts";
 import type { FoldedRun } from "../core/folded-run.ts";
@@ -31,6 +31,7 @@ import {
   type SchedulesTable,
   type StartsTable,
   type StepsTable,
+  type WaitsTable,
   type WorkflowsTable,
 } from "./tables.ts";
 
@@ -77,6 +78,17 @@ export function createBatchWriter(database: Database): BatchWriter {
       else statements.putAttribute(toAttributeRecord(folded.run, key, value, sequence));
     }
     folded.attributeChanges.length = 0;
+    if (folded.waitsChanged) writeWaits(folded);
+  }
+
+  /** All of them anew: a run has few, and most have none. */
+  function writeWaits(folded: FoldedRun): void {
+    const waits = waitsOf(folded.state);
+    if (folded.storedWaits !== 0) statements.deleteWaits.run(folded.run);
+    for (const [position, wait] of waits.entries())
+      statements.putWait({ run: folded.run, position, ...wait });
+    folded.storedWaits = waits.length;
+    folded.waitsChanged = false;
   }
 
   return {
@@ -188,6 +200,17 @@ const attributeColumns: Columns<AttributesTable> = {
   until: "until",
 };
 
+const waitColumns: Columns<WaitsTable> = {
+  run: "run",
+  position: "position",
+  kind: "kind",
+  name: "name",
+  since: "since",
+  due: "due",
+  queue: "queue",
+  worker: "worker",
+};
+
 interface AttributeEnd {
   readonly run: number;
   readonly key: string;
@@ -268,6 +291,10 @@ function prepareStatements(database: Database) {
     putAttribute: prepareRow<AttributesTable>(
       database,
       buildQuery.insertInto("attributes").values(bound(attributeColumns)),
+    ),
+    putWait: prepareRow<WaitsTable>(database, buildQuery.insertInto("waits").values(bound(waitColumns))),
+    deleteWaits: database.prepare<[number]>(
+      buildQuery.deleteFrom("waits").where("run", "=", 0).compile().sql,
     ),
     endAttribute: prepareRow<AttributeEnd>(
       database,

@@ -90,6 +90,18 @@ const tables: readonly Compilable[] = [
     .addColumn("quarantined_sequence", "integer")
     .modifyEnd(strict),
   schema
+    .createTable("waits")
+    .addColumn("run", "integer", (column) => column.notNull())
+    .addColumn("position", "integer", (column) => column.notNull())
+    .addColumn("kind", "text", (column) => column.notNull())
+    .addColumn("name", "text", (column) => column.notNull())
+    .addColumn("since", "real")
+    .addColumn("due", "real")
+    .addColumn("queue", "text")
+    .addColumn("worker", "text")
+    .addPrimaryKeyConstraint("waits_key", ["run", "position"])
+    .modifyEnd(strictByKey),
+  schema
     .createTable("checkpoint")
     .addColumn("id", "integer", (column) => column.primaryKey())
     .addColumn("sequence", "integer", (column) => column.notNull())
@@ -111,6 +123,7 @@ const indexes: readonly Compilable[] = [
   schema.createIndex("commits_by_run").on("commits").column("run"),
   schema.createIndex("commits_by_type").on("commits").column("type"),
   schema.createIndex("attributes_by_text").on("attributes").columns(["key", "text", "until", "run"]),
+  schema.createIndex("waits_by_name").on("waits").columns(["kind", "name", "run"]),
   schema.createIndex("workflows_by_type").on("workflows").columns(["type"]),
   schema.createIndex("workflows_by_status").on("workflows").columns(["status"]),
   schema.createIndex("workflows_by_type_status").on("workflows").columns(["type", "status"]),

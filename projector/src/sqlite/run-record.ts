@@ -142,6 +142,8 @@ export function toFoldedRun(
     changedSteps: new Set(),
     attributes: Object.fromEntries(attributes.map(({ key, text, number }) => [key, number ?? text])),
     attributeChanges: [],
+    storedWaits: null,
+    waitsChanged: false,
     stepsReplaced: false,
     bytes,
   };

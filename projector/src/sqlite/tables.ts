@@ -5,7 +5,14 @@
  * Rows hang together by `run`: the sequence of the run's first commit. Ids are chosen by users and lie anywhere in
  * an index; by `run`, the rows that are written together lie together, and "newest first" is the key's own order.
  */
-import type { RunCondition, RunStatus, ScheduleStatus, StepState, StepStatus } from "@millrace/schemas";
+import type {
+  RunCondition,
+  RunStatus,
+  ScheduleStatus,
+  StepState,
+  StepStatus,
+  WaitKind,
+} from "@millrace/schemas";
 
 export const schemaVersion = 3;
 
@@ -106,6 +113,19 @@ export interface SchedulesTable {
   readonly quarantined_sequence: number | null;
 }
 
+/** What an open run waits for (`waitsOf`): timers, signals, tasks, children. */
+export interface WaitsTable {
+  readonly run: number;
+  /** From 0, longest waiting first. */
+  readonly position: number;
+  readonly kind: WaitKind;
+  readonly name: string;
+  readonly since: number | null;
+  readonly due: number | null;
+  readonly queue: string | null;
+  readonly worker: string | null;
+}
+
 /** One row: how far the log is folded in, and which log it is. */
 export interface CheckpointTable {
   readonly id: 1;
@@ -129,6 +149,7 @@ export interface ProjectionTables {
   commits: CommitsTable;
   attributes: AttributesTable;
   schedules: SchedulesTable;
+  waits: WaitsTable;
   checkpoint: CheckpointTable;
   quarantine: QuarantineTable;
 }
@@ -141,6 +162,7 @@ export const tableKeys = {
   commits: ["sequence"],
   attributes: ["run", "key", "since"],
   schedules: ["run"],
+  waits: ["run", "position"],
   checkpoint: ["id"],
   quarantine: ["sequence"],
 } as const satisfies { [T in keyof ProjectionTables]: readonly (keyof ProjectionTables[T])[] };

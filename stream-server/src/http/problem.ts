@@ -21,6 +21,8 @@ export const statusOf: Readonly<Record<ErrorCode, number>> = {
   workflow_exists: 409,
   workflow_closed: 409,
   workflow_not_external: 409,
+  workflow_not_failed: 409,
+  reset_unsafe: 409,
   step_not_begun: 409,
   attempt_superseded: 409,
   schedule_not_found: 404,

@@ -1,12 +1,42 @@
-import type { AttributeRange, ListOptions } from "@millrace/projector";
-import { assertWorkflowType, limits, MillraceError, runStatuses, type RunStatus } from "@millrace/schemas";
+import type { AttributeRange, RunFilter } from "@millrace/projector";
+import {
+  assertWorkflowId,
+  assertWorkflowType,
+  limits,
+  MillraceError,
+  runStatuses,
+  waitKinds,
+  type BulkFilter,
+  type RunStatus,
+  type WaitKind,
+} from "@millrace/schemas";
+import { defined } from "./defined.ts";
 import { singleParam } from "./parse-body.ts";
 
-export type RunFilter = Pick<ListOptions, "type" | "status" | "attributes" | "ranges">;
+/** The filter of a bulk command's body. */
+export function bulkRunFilter(filter: BulkFilter): RunFilter {
+  const { workflow, type, status, attr, attrMin = {}, attrMax = {}, waits } = filter;
+  for (const id of workflow ?? []) assertWorkflowId(id);
+  if (type !== undefined) assertWorkflowType(type);
+  const keys = [...new Set([...Object.keys(attrMin), ...Object.keys(attrMax)])];
+  if (keys.length > limits.attributes) throw tooMany("attrMin or attrMax", keys.length, limits.attributes);
+  const ranges = Object.fromEntries(
+    keys.map((key) => [key, defined({ min: attrMin[key], max: attrMax[key] })] as const),
+  );
+  return defined({
+    workflow,
+    type,
+    status,
+    attributes: attr,
+    ranges: keys.length === 0 ? undefined : ranges,
+    waits: waits === undefined ? undefined : defined(waits),
+  });
+}
 
 /**
  * Which runs a query asks for: `type=`, `status=`, `attr.K=V` (several times: one of them), `attr-min.K=` and
- * `attr-max.K=` (inclusive; a number is compared with numbers, else texts by code point). `invalid_request` says where.
+ * `attr-max.K=` (inclusive; a number is compared with numbers, else texts by code point), `waits=signal:approve` or
+ * `waits=signal`. `invalid_request` says where.
  */
 export function runFilterParams(query: URLSearchParams): RunFilter {
   const attributes: Record<string, readonly string[]> = {};
@@ -36,12 +66,29 @@ export function runFilterParams(query: URLSearchParams): RunFilter {
       `status=${status.slice(0, 80)} is none of ${runStatuses.join(", ")}.`,
     );
   }
-  return {
-    ...(type === undefined ? {} : { type }),
-    ...(status === undefined ? {} : { status }),
-    ...(Object.keys(attributes).length === 0 ? {} : { attributes }),
-    ...(Object.keys(ranges).length === 0 ? {} : { ranges }),
-  };
+  const waits = singleParam(query, "waits");
+  return defined({
+    type,
+    status,
+    attributes: Object.keys(attributes).length === 0 ? undefined : attributes,
+    ranges: Object.keys(ranges).length === 0 ? undefined : ranges,
+    waits: waits === undefined ? undefined : waitOf(waits),
+  });
+}
+
+function waitOf(text: string): NonNullable<RunFilter["waits"]> {
+  const [kind, name] = splitAt(text, ":");
+  if (!isWaitKind(kind)) {
+    throw new MillraceError(
+      "invalid_request",
+      `waits=${text.slice(0, 80)} is none of ${waitKinds.join(", ")}, optionally with a name behind a colon.`,
+    );
+  }
+  return name === "" ? { kind } : { kind, name };
+}
+
+function isWaitKind(value: string): value is WaitKind {
+  return (waitKinds as readonly string[]).includes(value);
 }
 
 function splitAt(text: string, separator: string): [string, string] {

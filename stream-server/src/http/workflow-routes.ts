@@ -18,6 +18,7 @@ import {
 } from "@millrace/schemas";
 import { defined } from "./defined.ts";
 import { json, type HttpAnswer, type HttpRequest } from "./message.ts";
+import { assertIdempotencyKey } from "./operator-routes.ts";
 import { limitParam, parseBody, sequenceParam, singleParam } from "./parse-body.ts";
 import type { Params, Route } from "./router.ts";
 import { runFilterParams } from "./run-filter.ts";
@@ -31,8 +32,6 @@ export interface WorkflowRoutesOptions {
   readonly assertAccepting: () => void;
 }
 
-const idempotencyKeyChars = 256;
-
 /** Start, list, look at, cancel, terminate, and the driver protocol. */
 export function workflowRoutes({
   millrace,
@@ -42,13 +41,13 @@ export function workflowRoutes({
 }: WorkflowRoutesOptions): readonly Route[] {
   async function start(request: HttpRequest): Promise<HttpAnswer> {
     assertAccepting();
-    const { type, input, id: given, ...rest } = await parseBody(request, StartRequest);
+    const { type, input, id: given, signal, ...rest } = await parseBody(request, StartRequest);
     const key = request.header("idempotency-key");
     const id = given ?? (key === undefined ? undefined : idOfKey(key));
     const traceparent = request.header("traceparent");
     const options: StartOptions = {
       ...defined(rest),
-      ...(id === undefined ? {} : { id }),
+      ...defined({ id, signal: signal === undefined ? undefined : defined(signal) }),
       // What is not valid is taken for none: https://www.w3.org/TR/trace-context/#a-traceparent-is-received
       ...(traceparent !== undefined && isTraceparent(traceparent) ? { traceparent } : {}),
     };
@@ -159,13 +158,7 @@ export function workflowRoutes({
  * same key is `workflow_exists`.
  */
 function idOfKey(key: string): string {
-  if (key.length === 0 || key.length > idempotencyKeyChars) {
-    throw new MillraceError(
-      "limit_exceeded",
-      `Idempotency-Key has ${key.length} characters, the limit is 1 to ${idempotencyKeyChars}. Send a key within it, or none.`,
-      { details: { limit: idempotencyKeyChars, actual: key.length } },
-    );
-  }
+  assertIdempotencyKey(key);
   return `key-${createHash("sha256").update(key).digest("hex").slice(0, 32)}`;
 }
 
