@@ -297,11 +297,18 @@ export class Activation {
   /** Code of the user that only reads: a `ctx` call in it throws, and fails no turn. */
   #read(read: () => unknown): unknown {
     this.#reading = true;
+    let answer: unknown;
     try {
-      return read();
+      answer = read();
     } finally {
       this.#reading = false;
     }
+    if (!(answer instanceof Promise)) return answer;
+    // Nobody awaits it: its rejection would end the process.
+    answer.catch(() => undefined);
+    throw new TypeError(
+      "it is async, and must answer at once from what the code knows. Let a step find it out.",
+    );
   }
 
   #unknown(kind: "query" | "update", name: string, known: readonly string[]): MillraceError {

@@ -101,7 +101,9 @@ export interface WorkflowContext {
    * As `Promise.race`, and what lost is cancelled: timers and waits of the others end, their tasks and steps too.
    * Only promises that `ctx` gave are cancelled.
    */
-  race<T>(contestants: readonly Promise<T>[]): Promise<T>;
+  race<Contestants extends readonly unknown[] | []>(
+    contestants: Contestants,
+  ): Promise<Awaited<Contestants[number]>>;
 
   /**
    * Registers what undoes the work so far. When the run fails or is cancelled, the compensations run one after the

@@ -261,5 +261,6 @@ function finish(waiter: Waiter, id: string, closing: ClosingEvent): void {
 }
 
 function because(reason: string | undefined): string {
-  return reason === undefined ? "" : `: ${reason}`;
+  // Reasons of our own are sentences, and so is what this stands in.
+  return reason === undefined ? "" : `: ${reason.replace(/\.$/, "")}`;
 }
