@@ -160,6 +160,7 @@ export function openProjection({ path, log }: OpenProjectionOptions): OpenedProj
                 type: event.type,
                 at: isoTime(commit.at),
                 data: event.data,
+                commitId: commit.commitId,
               });
             }
           }

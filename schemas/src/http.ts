@@ -99,6 +99,8 @@ export interface EventRow {
   readonly type: string;
   readonly at: string;
   readonly data: unknown;
+  /** Of its commit. That of a run's first one is where its `ctx.random` comes from: a replay elsewhere needs it. */
+  readonly commitId: string;
 }
 
 export interface Page<T> {
