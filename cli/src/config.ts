@@ -56,6 +56,8 @@ export interface ServerConfig {
   /** Undefined: the engine's own default. */
   readonly leaseMs: number | undefined;
   readonly examples: boolean;
+  /** Refuse clocks, randomness, timers and the network to workflow code: on while it is being written. */
+  readonly guard: boolean;
   readonly json: boolean;
   /** The engine seals payloads with these; null: it does not. */
   readonly payloadKeys: PayloadKeys | null;
@@ -110,6 +112,7 @@ export function readServerConfig(
     group: options.group,
     leaseMs: readLease(options.lease),
     examples,
+    guard: command === "dev",
     json: options.json === true,
     payloadKeys: readPayloadKeys(env),
     environment: env,

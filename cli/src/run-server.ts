@@ -158,6 +158,7 @@ async function startHere({ config, logger, stop }: Session, { broker }: Reached)
     payloadKeys,
     group,
     leaseMs,
+    guard: config.guard,
     logger,
     onFailed: stop.fail,
   });

@@ -22,6 +22,7 @@ import {
   type WorkflowEvent,
 } from "@millrace/schemas";
 import { asStored, messageBytesMax } from "./as-stored.ts";
+import { guarded, unguarded } from "./determinism-guard.ts";
 import { signalIssue, type AnyWorkflowDefinition } from "./definition.ts";
 import {
   CancelledError,
@@ -63,6 +64,8 @@ export interface ActivationInput {
   readonly lines: TurnLines;
   /** The code acted outside of a turn. */
   readonly onStray: (error: Error) => void;
+  /** Refuse clocks, randomness, timers and the network to the code (`determinism-guard.ts`). */
+  readonly guard?: boolean;
 }
 
 export interface UpdateHandler {
@@ -113,12 +116,18 @@ export class Activation {
   /** The run number is over and the next one is decided: what comes in from outside goes there. */
   #continued = false;
   #cancelRequest: EventData<"WorkflowCancelRequested"> | null = null;
+  #unasked: NonDeterminismError | null = null;
   /** An error that fails the turn, not the run. */
   #turnError: Error | null = null;
 
   constructor(what: ActivationInput) {
-    this.what = what;
+    this.what = what.guard === true ? { ...what, now: () => unguarded(what.now) } : what;
     this.attributes = what.start.attributes ?? noAttributes;
+  }
+
+  /** An outcome that came after the end of the code, which had never asked for it: only other code has done that. */
+  get unasked(): NonDeterminismError | null {
+    return this.#unasked;
   }
 
   /** True once the run number is over for the code: nothing more reaches it. */
@@ -311,6 +320,12 @@ export class Activation {
     );
   }
 
+  /** Code of the user whose answers a replay must give again. */
+  #ofUser<T>(code: () => T): T {
+    if (this.what.guard !== true) return code();
+    return guarded(this.what.workflowId, (error) => void (this.#turnError ??= error), code);
+  }
+
   #unknown(kind: "query" | "update", name: string, known: readonly string[]): MillraceError {
     const { workflowId, definition } = this.what;
     const has = known.length === 0 ? "none" : known.join(", ");
@@ -375,7 +390,7 @@ export class Activation {
       return false;
     }
     try {
-      return this.#read(() => wait.until?.()) === true;
+      return this.#ofUser(() => this.#read(() => wait.until?.())) === true;
     } catch (error) {
       this.pending.delete(wait.key);
       this.#waits.delete(wait);
@@ -389,7 +404,7 @@ export class Activation {
     const { definition, input } = this.what;
     // `never` in AnyWorkflowDefinition's parameter: the definition's own schema has parsed this input.
     const running = Promise.resolve().then(() =>
-      definition.run(createContext(this, this.root), input as never),
+      this.#ofUser(() => definition.run(createContext(this, this.root), input as never)),
     );
     running.then(
       (output) =>
@@ -525,7 +540,7 @@ export class Activation {
       Promise.resolve()
         .then(() => {
           if (handler === undefined) throw this.#unknown("update", name, [...this.updates.keys()]);
-          return handler.handle(input ?? null);
+          return this.#ofUser(() => handler.handle(input ?? null));
         })
         .then(
           (output) =>
@@ -598,7 +613,10 @@ export class Activation {
   #expectKey(key: string, event: WorkflowEvent, sequence: number): Request | null {
     const request = this.pending.get(key);
     if (request !== undefined) return request;
-    if (this.#finished) return null;
+    if (this.#finished) {
+      this.#unasked ??= this.#diverged(event, sequence);
+      return null;
+    }
     throw this.#diverged(event, sequence);
   }
 
@@ -606,7 +624,7 @@ export class Activation {
   #match(event: WorkflowEvent, sequence: number): void {
     const next = this.#decided.shift();
     if (next === undefined || next.type !== event.type || identityOf(next) !== identityOf(event))
-      throw this.#diverged(event, sequence, next);
+      throw this.#unasked ?? this.#diverged(event, sequence, next);
     // What was decided then is what holds: times and tokens are not computed again.
     if (event.type === "TimerStarted") {
       const request = this.pending.get(requestKey.timer(event.data.timer));
@@ -652,7 +670,7 @@ export class Activation {
         "ctx call. Move that wait into ctx.step.",
     );
     this.#turnError ??= error;
-    this.what.onStray(error);
+    unguarded(() => this.what.onStray(error));
     return false;
   }
 

@@ -98,6 +98,20 @@ export class NonDeterminismError extends MillraceError {
   }
 }
 
+/** Workflow code called what a replay cannot answer in the same way; `details` has `call` and `instead`. Fails the turn. */
+export class NonDeterministicCallError extends MillraceError {
+  override readonly name: string = "NonDeterministicCallError";
+
+  constructor(workflowId: string, call: string, instead: string) {
+    super(
+      "non_deterministic_call",
+      `Workflow code of ${workflowId} called ${call}, which answers differently in a replay. Call ${instead} instead, ` +
+        "or do it inside of ctx.step.",
+      { details: { workflowId, call, instead } },
+    );
+  }
+}
+
 /** Turns whatever was thrown into data, cut to the stored limits. */
 export function toErrorInfo(error: unknown): ErrorInfo {
   if (!(error instanceof Error)) return { message: textOf(() => error, limits.messageChars) ?? "" };

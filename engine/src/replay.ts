@@ -92,6 +92,8 @@ export interface ReplayOptions {
   readonly payloadBytesMax?: number;
   /** Where `ctx.log` writes. Default: nowhere. */
   readonly lines?: TurnLines;
+  /** Refuse to the code what a replay cannot answer. Default false; whoever sets it holds the guard. */
+  readonly guard?: boolean;
   readonly onStray: (activation: Activation, error: Error) => void;
 }
 
@@ -105,6 +107,7 @@ export async function replay(present: PresentRun, options: ReplayOptions): Promi
     now,
     payloadBytesMax = limits.payloadBytes,
     lines = new TurnLines(),
+    guard = false,
     onStray,
   } = options;
   const activation: Activation = new Activation({
@@ -119,6 +122,7 @@ export async function replay(present: PresentRun, options: ReplayOptions): Promi
     now,
     payloadBytesMax,
     lines,
+    guard,
     onStray: (error) => onStray(activation, error),
   });
   // What the code did is shown up to here; what stands behind it came from outside, and was not seen by it yet.

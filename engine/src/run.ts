@@ -52,6 +52,8 @@ export interface RunDeps extends StepExecutionDeps {
   readonly writer: string;
   /** Throw the code away after each commit and replay it: shows code that a replay would not follow. */
   readonly replayAlways: boolean;
+  /** Refuse to workflow code what a replay cannot answer. */
+  readonly guard: boolean;
   /** The definition of a version; null when this worker does not host it. */
   readonly definition: (type: string, version: string) => AnyWorkflowDefinition | null;
   /** A commit of this run closed it. */
@@ -559,6 +561,7 @@ export class Run {
       now: () => this.#deps.clock.now(),
       payloadBytesMax: this.#deps.payloads.bytesMax,
       lines: this.#lines,
+      guard: this.#deps.guard,
       onStray: (activation, error) => this.#onStray(activation, error),
     });
   }

@@ -18,6 +18,7 @@ import {
 } from "@millrace/schemas";
 import { newUlid } from "./new-ulid.ts";
 import type { AnyWorkflowDefinition } from "./definition.ts";
+import { holdGuard } from "./determinism-guard.ts";
 import { DueTimers, wakeDelayMaxMs, type Clock } from "./due-timers.ts";
 import { defaultGroup } from "./fleet/core/group-name.ts";
 import type { ShardScope } from "./fleet/core/plan-shards.ts";
@@ -53,6 +54,12 @@ export interface WorkerOptions {
   readonly runsMax?: number;
   /** Replay the code after each commit: shows at once code that a replay would not follow. For tests and development. */
   readonly replayAlways?: boolean;
+  /**
+   * Throw `NonDeterministicCallError` where workflow code calls `Date.now`, `new Date()`, `Math.random`,
+   * `crypto.randomUUID`, `setTimeout`, `setInterval`, `setImmediate` or `fetch`; steps may call them as ever. For tests
+   * and development. Default false: it stands in for these functions in the whole process and costs a little.
+   */
+  readonly guard?: boolean;
   /**
    * Workers of one group share its shards, each run being executed by one of them; a workflow type belongs to one
    * group. `[A-Za-z0-9_-]{1,64}`. Default: one for each set of types. Name it when workers of one group are to host
@@ -176,6 +183,7 @@ class LogWorker implements Worker, ShardHost {
   #stopAnswering = (): void => undefined;
   #draining: Promise<void> | null = null;
   #failure: Error | null = null;
+  #releaseGuard = (): void => undefined;
 
   constructor(deps: WorkerDeps, options: RunWorkerOptions) {
     this.#deps = deps;
@@ -199,6 +207,7 @@ class LogWorker implements Worker, ShardHost {
         children: deps.children,
         writer: this.session,
         replayAlways: options.replayAlways ?? false,
+        guard: options.guard ?? false,
         definition: (type, version) => this.#definitions.get(type)?.get(version) ?? null,
       },
       runsMax: options.runsMax ?? 10_000,
@@ -247,6 +256,7 @@ class LogWorker implements Worker, ShardHost {
       );
     }
     const ownership = await this.#join(types);
+    if (this.#options.guard === true) this.#releaseGuard = holdGuard();
     try {
       await log.registerTypes(
         [...this.#definitions.values()].flatMap((versions) => {
@@ -416,6 +426,7 @@ class LogWorker implements Worker, ShardHost {
     await this.#bringToRest(this.#table.inMemory(), deadlineMs);
     await this.#within(recordingMs, Promise.all([tailEnded, schedulerAtRest, this.#slots.close()]));
     this.#timers.clear();
+    this.#releaseGuard();
     this.#deps.results.detachFeed(this.#feed);
   }
 

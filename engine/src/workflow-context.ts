@@ -22,6 +22,7 @@ import type {
   WaitOptions,
   WorkflowContext,
 } from "./context.ts";
+import { unguarded } from "./determinism-guard.ts";
 import { newUlid } from "./new-ulid.ts";
 import { CancelledError } from "./failures.ts";
 import { requestKey, type ChildOptions, type Request } from "./requests.ts";
@@ -118,7 +119,7 @@ export function createContext(activation: Activation, scope: Scope): WorkflowCon
         occurrence,
         attempt: 1,
         queue,
-        token: newUlid(),
+        token: unguarded(newUlid),
         input: asStored(input, `input of task ${key}`, payloadBytesMax),
         ...(priority === undefined ? {} : { priority }),
         ...(scheduleToStartMs === undefined ? {} : { scheduleToStartMs }),

@@ -31,6 +31,8 @@ export interface PartsOptions {
   readonly payloadKeys: PayloadKeys | null;
   readonly group: string | undefined;
   readonly leaseMs: number | undefined;
+  /** As `WorkerOptions.guard`. */
+  readonly guard: boolean;
   readonly logger: Logger;
   readonly onFailed: (error: Error) => void;
 }
@@ -102,9 +104,10 @@ async function stopAll({ options, log, millrace, stops }: Context, drainMs: numb
 
 async function startEngine({ options, millrace, stops }: Context): Promise<void> {
   if (options.workflows.length === 0) return;
-  const { workflows, group, leaseMs, onFailed } = options;
+  const { workflows, guard, group, leaseMs, onFailed } = options;
   const worker = await millrace.worker({
     workflows,
+    guard,
     onFailed,
     ...(group === undefined ? {} : { group }),
     ...(leaseMs === undefined ? {} : { leaseMs }),
