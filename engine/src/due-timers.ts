@@ -12,6 +12,8 @@ export interface Clock {
   now(): number;
   /** Calls back after a delay of at most 2^31 - 1 ms; the answer takes it back. */
   wake(delayMs: number, callback: () => void): () => void;
+  /** Nobody can set it: it need not be looked at while nothing is due. Default false. */
+  readonly steady?: boolean;
 }
 
 export const systemClock: Clock = {
@@ -96,7 +98,8 @@ export class DueTimers {
       this.#disarm = () => undefined;
       return;
     }
-    const delayMs = Math.min(Math.max(0, at - this.#clock.now()), clockCheckMs);
+    const checkMs = this.#clock.steady === true ? wakeDelayMaxMs : clockCheckMs;
+    const delayMs = Math.min(Math.max(0, at - this.#clock.now()), checkMs);
     this.#disarm = this.#clock.wake(delayMs, () => this.#fire());
   }
 

@@ -15,11 +15,13 @@ export {
   type WorkflowDefinition,
   type WorkflowOptions,
 } from "./definition.ts";
+export type { Divergence } from "./check-replay.ts";
 export { systemClock, type Clock } from "./due-timers.ts";
 export {
   CancelledError,
   ChildFailedError,
   NonDeterminismError,
+  NonDeterministicCallError,
   NonRetryableError,
   RetryAfterError,
   StepFailedError,
@@ -51,7 +53,10 @@ export { aesGcmCodec, type AesGcmOptions } from "./payloads/aes-gcm-codec.ts";
 export type { EncodedPayload, PayloadCodec } from "./payloads/codec.ts";
 export { collectGarbage, type GarbageOptions, type GarbageReport } from "./payloads/collect-garbage.ts";
 export type { PayloadOptions } from "./payloads/payloads.ts";
+export { planMigration, type HistorySource, type MigrationPlan } from "./plan-migration.ts";
 export type { AskOptions } from "./questions.ts";
+export { commitsOf, type RecordedEvent, type RecordedHistory } from "./recorded-history.ts";
+export type { HistoryCommit } from "./replay.ts";
 export type { ChildOptions } from "./requests.ts";
 export type { RetryPolicy } from "./retry.ts";
 export type {
