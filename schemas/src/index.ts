@@ -204,3 +204,15 @@ export {
   type ScheduleStatus,
 } from "./schedule-state.ts";
 export { waitKinds, waitsOf, type Wait, type WaitKind } from "./waits.ts";
+export {
+  QueueLimitsRequest,
+  RedriveRequest,
+  TaskCompleteRequest,
+  TaskFailRequest,
+  TaskHeartbeatRequest,
+  type DeadLetterRow,
+  type QueueLimitsRow,
+  type QueueRow,
+  type RedriveRow,
+  type TaskRow,
+} from "./task-http.ts";

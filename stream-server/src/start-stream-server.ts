@@ -9,6 +9,7 @@ import { payloadRoutes } from "./http/payload-routes.ts";
 import { createRouter } from "./http/router.ts";
 import { scheduleRoutes } from "./http/schedule-routes.ts";
 import { serviceRoutes } from "./http/service-routes.ts";
+import { taskRoutes } from "./http/task-routes.ts";
 import { workflowRoutes } from "./http/workflow-routes.ts";
 import { silentLogger, type StreamServerLogger } from "./logger.ts";
 import { StreamHub, type HubSettings } from "./stream-hub.ts";
@@ -39,6 +40,8 @@ export interface StreamServerOptions {
 export interface StreamServerSettings extends Omit<HubSettings, "node"> {
   /** `/readyz` is 503 when the projector is further behind, in commits. */
   readonly readyLagMax: number;
+  /** Polls for tasks that may wait here. */
+  readonly waitingPollsMax: number;
   /** What `drain` gives the requests in hand, in milliseconds. */
   readonly drainGraceMs: number;
 }
@@ -57,6 +60,7 @@ export const streamServerDefaults: StreamServerSettings = {
   goneSpreadMs: 10_000,
   tickMs: 250,
   readyLagMax: 10_000,
+  waitingPollsMax: limits.waitingPolls,
   drainGraceMs: 5_000,
 };
 
@@ -98,6 +102,7 @@ export async function startStreamServer(options: StreamServerOptions): Promise<S
     onLogChanged: options.onLogChanged ?? (() => undefined),
   });
   try {
+    const leaving = new AbortController();
     const parts = {
       millrace,
       projection,
@@ -115,6 +120,7 @@ export async function startStreamServer(options: StreamServerOptions): Promise<S
       ...scheduleRoutes(parts),
       ...fleetRoutes(millrace),
       ...payloadRoutes(log.blobs),
+      ...taskRoutes({ ...parts, leaving: leaving.signal, waitingPollsMax: settings.waitingPollsMax }),
     ];
     const answer = createRouter([...api, ...serviceRoutes(hub, settings.readyLagMax, api)]);
     const server = await listenUws({
@@ -135,6 +141,7 @@ export async function startStreamServer(options: StreamServerOptions): Promise<S
     let closing: Promise<void> | null = null;
     const close = (): Promise<void> => {
       closing ??= (async () => {
+        leaving.abort();
         server.close();
         await hub.stop();
       })();
@@ -145,6 +152,7 @@ export async function startStreamServer(options: StreamServerOptions): Promise<S
       draining ??= (async () => {
         server.stopListening();
         hub.drain();
+        leaving.abort();
         if (inHand > 0) {
           await new Promise<void>((resolve) => {
             const late = setTimeout(resolve, settings.drainGraceMs);

@@ -109,11 +109,16 @@ const pageDefault = 100;
 export function createTasks({ log, commands, logger, retryRun }: TaskApiDeps): Tasks {
   const queues = log.tasks;
 
-  async function begin(taken: TakenTask, worker: string): Promise<PolledTask | null> {
+  async function begin(taken: TakenTask, worker: string, signal?: AbortSignal): Promise<PolledTask | null> {
     const { task, handle } = taken;
     try {
       const ref = await commands.start(taken, worker);
       if (ref === null) return null;
+      if (signal?.aborted === true) {
+        // Whoever asked is gone: the next one need not wait for the lease.
+        commands.release(ref, true);
+        return null;
+      }
       const { workflowId, name, occurrence, queue, run, attempt } = ref;
       const last = attempt === 1 && taken.delivery === 1 ? null : await queues.lastBeat(ref);
       return {
@@ -143,7 +148,7 @@ export function createTasks({ log, commands, logger, retryRun }: TaskApiDeps): T
           waitMs: leftMs,
           ...(signal === undefined ? {} : { signal }),
         });
-        const begun = await Promise.all(taken.map((each) => begin(each, worker)));
+        const begun = await Promise.all(taken.map((each) => begin(each, worker, signal)));
         const tasks = begun.filter((each) => each !== null);
         // What was taken may all have been over: the wait goes on.
         if (tasks.length > 0 || taken.length === 0) return tasks;

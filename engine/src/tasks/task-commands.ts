@@ -3,7 +3,8 @@
  *
  * C1 The queue's message is finished only after the log has the outcome (and the dead letter is kept): whoever dies in
  *    between leaves a message that tells the next one.
- * C2 A task whose run stands where its message says is begun and completed without reading the history.
+ * C2 A task whose run stands where its message says is begun, and completed by who began it here, without reading the
+ *    history.
  */
 import type { EventLog, TakenTask, TaskMessage } from "@millrace/event-log";
 import { isMillraceError, limits, type ErrorInfo, type WorkflowEvent } from "@millrace/schemas";
@@ -100,7 +101,10 @@ export class TaskCommands {
       (state) => completeTask(state, command),
       {
         keep: this.#deps.keep,
-        guess: { type: ref.type, sequence: ref.sequence, decision: { events: [completed] } },
+        // A token from outside may be anything: only the state says whether it is that of the attempt.
+        ...(this.#deps.keep
+          ? { guess: { type: ref.type, sequence: ref.sequence, decision: { events: [completed] } } }
+          : {}),
       },
     );
     this.#end(ref);

@@ -5,6 +5,8 @@ export interface HttpRequest {
   readonly query: URLSearchParams;
   /** By lower-case name; absent headers are undefined. */
   header(name: string): string | undefined;
+  /** Aborted when the client goes away before it has its answer. */
+  readonly signal: AbortSignal;
   /** Reads the whole body; rejects with `body_too_large`, or when the client went away. */
   body(): Promise<Buffer>;
 }

@@ -24,18 +24,32 @@ const statusTexts: Readonly<Record<number, string>> = {
 export class Exchange {
   readonly #res: HttpResponse;
   #done = false;
+  #aborted = false;
+  #gone: AbortController | null = null;
   readonly #onAborted: (() => void)[] = [];
 
   constructor(res: HttpResponse) {
     this.#res = res;
     res.onAborted(() => {
       this.#done = true;
+      this.#aborted = true;
       for (const listener of this.#onAborted) listener();
     });
   }
 
   get done(): boolean {
     return this.#done;
+  }
+
+  /** Made on first use: few requests wait for anything. */
+  get signal(): AbortSignal {
+    if (this.#gone === null) {
+      const gone = new AbortController();
+      this.#gone = gone;
+      if (this.#aborted) gone.abort();
+      else this.onAborted(() => gone.abort());
+    }
+    return this.#gone.signal;
   }
 
   onAborted(listener: () => void): void {
@@ -75,7 +89,16 @@ export function readRequest(res: HttpResponse, req: NativeRequest, exchange: Exc
     method === "GET" || method === "HEAD" ? Promise.resolve(Buffer.alloc(0)) : readBody(res, exchange);
   // A route may never ask for it; its rejection then belongs to nobody.
   body.catch(() => undefined);
-  return { method, path, query, header: (name) => headers.get(name), body: () => body };
+  return {
+    method,
+    path,
+    query,
+    header: (name) => headers.get(name),
+    get signal() {
+      return exchange.signal;
+    },
+    body: () => body,
+  };
 }
 
 function readBody(res: HttpResponse, exchange: Exchange): Promise<Buffer> {
