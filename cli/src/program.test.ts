@@ -13,6 +13,7 @@ describe("the millrace command", () => {
       ...["cancel", "terminate", "pause", "resume", "retry", "reset", "fork", "migrate"],
       ...["signal", "query", "update", "bulk", "fleet"],
       ...["create", "update", "list", "show", "pause", "resume", "trigger", "backfill", "delete"],
+      ...["queues", "dead", "redrive", "limit"],
       ...["get", "gc", "doctor"],
     ]);
     expect(commands).toHaveLength(withJson.length);

@@ -17,6 +17,7 @@ import type { WatchCommandOptions } from "./commands/watch.ts";
 import type { ClientCommand, ClientOptions } from "./client-command.ts";
 import { addOperatorCommands, filterOptions } from "./operator-commands.ts";
 import { createOutput, type Output } from "./output.ts";
+import { addQueueCommands } from "./queue-program.ts";
 import { addScheduleCommands } from "./schedule-program.ts";
 import { createServerApi, type ServerApi } from "./server-api.ts";
 
@@ -137,6 +138,7 @@ export function createProgram(finish: (code: ExitCode) => void): Command {
     },
   );
   addScheduleCommands(program, clientCommand);
+  addQueueCommands(program, clientCommand);
   const payload = program.command("payload").description("payloads that the history shows in a stored form");
   clientCommand(
     payload

@@ -21,6 +21,7 @@ import {
 import { asStored, messageBytesMax } from "./as-stored.ts";
 import { ask, type AskOptions } from "./questions.ts";
 import { childClosed } from "./run-table.ts";
+import { resetRun } from "./copy-history.ts";
 import { newUlid } from "./new-ulid.ts";
 import { Commands, createDriver, foldHistory } from "./commands.ts";
 import { sameJson } from "./core/decide.ts";
@@ -47,6 +48,7 @@ import type {
   StartResult,
   UpdateRequestOptions,
   WorkflowHandle,
+  OperatorReason,
 } from "./millrace.ts";
 import { Results } from "./results.ts";
 import { createScheduleCommands } from "./schedules/schedule-commands.ts";
@@ -142,14 +144,18 @@ class Connection implements Millrace {
       log,
       logger,
       commands: new TaskCommands({ log, commands: this.#commands, random, keep: false }),
-      retryRun: () =>
-        Promise.reject(
-          new MillraceError(
-            "invalid_request",
-            "A run cannot be retried here. Start it anew under another id.",
-          ),
-        ),
+      retryRun: (id, steps, reason) => this.#retryTasks(id, steps, reason),
     });
+  }
+
+  /** The run goes on from the first of these steps that failed: what was begun after it is done anew with it. */
+  async #retryTasks(id: string, steps: readonly string[], reason: OperatorReason): Promise<void> {
+    const state = foldHistory(await this.log.load(id));
+    const failed = [...(state?.steps.entries() ?? [])].find(
+      ([key, { status }]) => steps.includes(key) && (status === "failed" || status === "timed_out"),
+    );
+    const step = failed === undefined ? {} : { step: failed[0] };
+    await this.#commands.inTurn(id, () => resetRun(this.log, id, { kind: "retry", ...step, ...reason }));
   }
 
   async worker(options: WorkerOptions): Promise<Worker> {

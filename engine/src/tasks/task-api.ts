@@ -3,7 +3,7 @@
  * call: what a task is known by is in its token.
  */
 import type { QueueInfo, QueueLimits, StoredDeadLetter, TakenTask } from "@millrace/event-log";
-import { isMillraceError, limits, type ErrorInfo } from "@millrace/schemas";
+import { isMillraceError, limits, stepKey, type ErrorInfo } from "@millrace/schemas";
 import { asStored } from "../as-stored.ts";
 import type { Logger } from "../logger.ts";
 import type { OperatorReason } from "../millrace.ts";
@@ -99,8 +99,8 @@ export interface TaskApiDeps {
   readonly log: SealedLog;
   readonly commands: TaskCommands;
   readonly logger: Logger;
-  /** Lets a failed run go on from its failed step. Rejects with `workflow_not_failed` for any other. */
-  readonly retryRun: (workflowId: string, reason: OperatorReason) => Promise<unknown>;
+  /** Lets a failed run go on from the first of its failed tasks. Rejects with `workflow_not_failed` for any other. */
+  readonly retryRun: (workflowId: string, steps: readonly string[], reason: OperatorReason) => Promise<void>;
 }
 
 const redriveMax = 1_000;
@@ -179,11 +179,17 @@ export function createTasks({ log, commands, logger, retryRun }: TaskApiDeps): T
       const skipped: { token: string; workflowId: string; reason: string }[] = [];
       /** Runs that go on by now: what else of them failed is done anew with it. */
       const retried = new Set<string>();
-      for (const letter of letters) {
-        if (letter === null) continue;
-        const { token, workflowId, run } = letter.task;
+      const present = letters.filter((letter) => letter !== null);
+      for (const { task } of present) {
+        const { token, workflowId, run } = task;
         try {
-          if (!discard && !retried.has(`${workflowId} ${run}`)) await retryRun(workflowId, reason);
+          if (!discard && !retried.has(`${workflowId} ${run}`)) {
+            const ofRun = present.filter(
+              (each) => each.task.workflowId === workflowId && each.task.run === run,
+            );
+            const steps = ofRun.map((each) => stepKey(each.task.name, each.task.occurrence));
+            await retryRun(workflowId, steps, reason);
+          }
         } catch (error) {
           if (!isMillraceError(error) || error.retryable) throw error;
           skipped.push({ token, workflowId, reason: error.message });

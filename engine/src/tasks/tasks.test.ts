@@ -378,6 +378,51 @@ test("an outcome waits for a log that is away; a task lost while its worker is a
   expect(runs).toBe(1);
 });
 
+test("redrive: runs that failed with their task go on from it; one that dealt with the failure is left alone", async () => {
+  const server = createMemoryServer();
+  const owner = await connected(server);
+  const once: TaskOptions = { queue: "payments", retry: { maxAttempts: 1 } };
+  const failing = defineWorkflow({ type: "order" }, async (ctx, _input: null) => {
+    const stock = await ctx.step("reserve", () => "reserved");
+    return [stock, await Promise.all([ctx.task("charge", 1, once), ctx.task("charge", 2, once)])];
+  });
+  const dealing = defineWorkflow({ type: "dealing" }, async (ctx, _input: null) => {
+    const paid = await ctx.task("charge", 3, once).catch(() => "not paid");
+    await ctx.waitForSignal("go");
+    return paid;
+  });
+  let broken = true;
+  await owner.worker({
+    workflows: [failing, dealing],
+    tasks: {
+      charge: ({ input }) => {
+        if (broken) throw new Error("till is broken");
+        return input;
+      },
+    },
+    queues: ["payments"],
+  });
+  const failed = await owner.start(failing, null, { id: "failed" });
+  const going = await owner.start(dealing, null, { id: "open" });
+  await expect(failed.result()).rejects.toMatchObject({ code: "workflow_failed" });
+  await expect.poll(() => owner.tasks.deadLetters("payments"), deadline).toHaveLength(3);
+  broken = false;
+  const { redriven, skipped } = await owner.tasks.redrive("payments", { reason: "mended", by: "ada" });
+  expect(new Set(redriven.map(({ workflowId }) => workflowId))).toEqual(new Set(["failed"]));
+  expect(redriven).toHaveLength(2);
+  expect(skipped).toMatchObject([{ workflowId: "open", reason: expect.stringMatching(/open/) }]);
+  expect(await failed.result()).toEqual(["reserved", [1, 2]]);
+  const reset = (await eventsOf(owner, "failed")).find(({ type }) => type === "WorkflowReset");
+  expect(reset).toMatchObject({ data: { reason: "mended", by: "ada", kind: "retry" } });
+  const letters = await owner.tasks.deadLetters("payments");
+  expect(letters).toMatchObject([{ task: { workflowId: "open" } }]);
+  const tokens = letters.map(({ task }) => task.token);
+  await owner.tasks.redrive("payments", { tokens, discard: true });
+  expect(await owner.tasks.deadLetters("payments")).toEqual([]);
+  await going.signal("go");
+  expect(await going.result()).toBe("not paid");
+});
+
 test("what is no worker of tasks is refused", async () => {
   const millrace = await connected(createMemoryServer());
   const wrong: WorkerOptions[] = [{ tasks: { a: () => 1 } }, { queues: ["q"] }, {}];
