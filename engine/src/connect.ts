@@ -313,7 +313,6 @@ class Connection implements Millrace {
     const { type, input, attributes, timeoutMs } = schedule.spec.workflow;
     // A worker without the codec's key must not start runs on what it cannot read.
     assertOpenedPayload(input);
-    assertOpenedPayload(input);
     if (definition !== null) await parseInput(definition, input);
     await this.#start(type, input, {
       ...(definition === null ? {} : defaultsOf(definition)),

@@ -145,10 +145,10 @@ export class Payloads {
       if (json.byteLength > this.#offloadBytes) return this.#offload(workflowId, json, {});
       return isStoredForm(payload) ? stored({ value: payload }) : payload;
     }
-    const { data, key } = await codec.encode(json);
-    const by = { codec: codec.name, ...(key === undefined ? {} : { key }) };
-    if (data.byteLength > this.#offloadBytes) return this.#offload(workflowId, data, by);
-    return stored({ ...by, data: Buffer.from(data).toString("base64") });
+    const encoded = await encode(codec, json);
+    if (encoded.data.byteLength > this.#offloadBytes)
+      return this.#offload(workflowId, encoded.data, encoded.by);
+    return inline(encoded);
   }
 
   async #offload(workflowId: string, bytes: Uint8Array, by: EncodedBy): Promise<object> {
@@ -162,9 +162,25 @@ export class Payloads {
   /** For a message to another process, which is not stored: sealed, never offloaded. */
   async sealMessage(payload: unknown): Promise<unknown> {
     if (this.#codec === null) return isStoredForm(payload) ? stored({ value: payload }) : payload;
-    const { data, key } = await this.#codec.encode(Buffer.from(JSON.stringify(payload ?? null)));
-    const by = { codec: this.#codec.name, ...(key === undefined ? {} : { key }) };
-    return stored({ ...by, data: Buffer.from(data).toString("base64") });
+    return inline(await encode(this.#codec, Buffer.from(JSON.stringify(payload ?? null))));
+  }
+
+  /**
+   * For a message that stands beside the history that has the same payload: null when it is so large that it was
+   * offloaded there. A second blob would be one that no history refers to. P3 holds.
+   */
+  async sealBeside(payload: unknown): Promise<{ readonly payload: unknown } | null> {
+    if (typeof payload === "object" && payload !== null && unopened.has(payload)) return { payload };
+    if (this.#codec !== null) {
+      const encoded = await encode(this.#codec, Buffer.from(JSON.stringify(payload ?? null)));
+      return encoded.data.byteLength > this.#offloadBytes ? null : { payload: inline(encoded) };
+    }
+    if (
+      mayBeLarge(payload, this.#offloadBytes) &&
+      Buffer.byteLength(JSON.stringify(payload)) > this.#offloadBytes
+    )
+      return null;
+    return { payload: isStoredForm(payload) ? stored({ value: payload }) : payload };
   }
 
   /** `payload_sealed` or `payload_corrupt` when it cannot be opened here. `where` names it. */
@@ -244,6 +260,13 @@ export function assertOpenedPayload(payload: unknown): void {
   if (why !== undefined) throw why;
 }
 
+/** In place of a payload that is not to be had: `assertOpened` throws the reason. */
+export function unopenedPayload(reason: MillraceError): object {
+  const form = { $millrace: { missing: reason.message } };
+  unopened.set(form, reason);
+  return form;
+}
+
 const noFields: readonly string[] = [];
 
 function mapPayloads(
@@ -276,6 +299,20 @@ function mapPayloads(
 
 function withPayload(type: EventType, data: object, field: string, payload: unknown): WorkflowEvent {
   return { type, data: { ...data, [field]: payload } } as WorkflowEvent;
+}
+
+interface Encoded {
+  readonly data: Uint8Array;
+  readonly by: { readonly codec: string; readonly key?: string };
+}
+
+async function encode(codec: PayloadCodec, json: Uint8Array): Promise<Encoded> {
+  const { data, key } = await codec.encode(json);
+  return { data, by: { codec: codec.name, ...(key === undefined ? {} : { key }) } };
+}
+
+function inline({ data, by }: Encoded): object {
+  return stored({ ...by, data: Buffer.from(data).toString("base64") });
 }
 
 function stored($millrace: Inner): object {

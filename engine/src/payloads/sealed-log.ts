@@ -38,7 +38,7 @@ export class SealedLog implements EventLog {
   constructor(log: EventLog, payloads: Payloads) {
     this.stored = log;
     this.payloads = payloads;
-    this.tasks = new SealedTaskQueues(log.tasks, payloads);
+    this.tasks = new SealedTaskQueues(log, payloads);
   }
 
   get namespace(): string {

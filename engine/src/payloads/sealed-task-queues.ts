@@ -1,27 +1,34 @@
 /**
- * The task queues as the engine uses them: a task's input is sealed on its way into the broker, as in the log.
- * What a heartbeat says is not: keep secrets out of it.
+ * The task queues as the engine uses them: a task's input and what its heartbeats say are sealed on their way into the
+ * broker, as in the log. An input that is too large for a message is not sent: who takes the task reads it in the
+ * history, where it was stored with the step.
  */
 import type {
   DeadLetter,
+  EventLog,
   Heartbeat,
   HeartbeatKey,
   QueueInfo,
   QueueLimits,
+  StoredCommit,
   StoredDeadLetter,
   TakenTask,
   TakeOptions,
   TaskMessage,
   TaskQueues,
 } from "@millrace/event-log";
-import type { Payloads } from "./payloads.ts";
+import { isStoredForm, MillraceError, type EventData } from "@millrace/schemas";
+import { unopenedPayload, type Payloads } from "./payloads.ts";
 
 export class SealedTaskQueues implements TaskQueues {
+  readonly #log: EventLog;
   readonly #stored: TaskQueues;
   readonly #payloads: Payloads;
 
-  constructor(stored: TaskQueues, payloads: Payloads) {
-    this.#stored = stored;
+  /** `log`: as it stands, not sealed. */
+  constructor(log: EventLog, payloads: Payloads) {
+    this.#log = log;
+    this.#stored = log.tasks;
     this.#payloads = payloads;
   }
 
@@ -50,12 +57,16 @@ export class SealedTaskQueues implements TaskQueues {
     this.#stored.release(handle, delayMs);
   }
 
-  beat(key: HeartbeatKey, heartbeat: Heartbeat): Promise<void> {
-    return this.#stored.beat(key, heartbeat);
+  async beat(key: HeartbeatKey, heartbeat: Heartbeat): Promise<void> {
+    const details = await this.#payloads.sealMessage(heartbeat.details);
+    await this.#stored.beat(key, { ...heartbeat, details });
   }
 
-  lastBeat(key: HeartbeatKey): Promise<(Heartbeat & { readonly at: number }) | null> {
-    return this.#stored.lastBeat(key);
+  async lastBeat(key: HeartbeatKey): Promise<(Heartbeat & { readonly at: number }) | null> {
+    const last = await this.#stored.lastBeat(key);
+    if (last === null) return null;
+    const where = `heartbeat of task ${key.name}`;
+    return { ...last, details: await this.#payloads.openPayload(key.workflowId, last.details, where) };
   }
 
   async bury(letter: DeadLetter): Promise<void> {
@@ -96,16 +107,47 @@ export class SealedTaskQueues implements TaskQueues {
   }
 
   async #seal(task: TaskMessage): Promise<TaskMessage> {
-    const input = await this.#payloads.sealPayload(task.workflowId, task.input, inputOf(task));
-    return input === task.input ? task : { ...task, input };
+    const beside = await this.#payloads.sealBeside(task.input);
+    return { ...task, input: beside === null ? inHistory : beside.payload };
   }
 
   async #open(task: TaskMessage): Promise<TaskMessage> {
-    const input = await this.#payloads.openPayload(task.workflowId, task.input, inputOf(task));
+    const { workflowId, name } = task;
+    const input = isInHistory(task.input)
+      ? await this.#inputFromHistory(task)
+      : await this.#payloads.openPayload(workflowId, task.input, `input of task ${name}`);
     return input === task.input ? task : { ...task, input };
+  }
+
+  async #inputFromHistory({ workflowId, name, occurrence, token, sequence }: TaskMessage): Promise<unknown> {
+    const inCommit = (commit: StoredCommit): EventData<"StepScheduled"> | undefined =>
+      commit.events
+        .filter((event) => event.type === "StepScheduled")
+        .map(({ data }) => data)
+        .findLast((data) => data.token === token);
+    // Most often the run stands where it stood when it scheduled the task.
+    const last = await this.#log.read(sequence);
+    const found =
+      (last?.workflowId === workflowId ? inCommit(last) : undefined) ??
+      (await this.#log.load(workflowId)).map(inCommit).findLast((data) => data !== undefined);
+    if (found !== undefined)
+      return await this.#payloads.openPayload(workflowId, found.input, `input of task ${name}`);
+    // Not thrown: it concerns one of several that were taken.
+    const missing = new MillraceError(
+      "payload_missing",
+      `The input of task ${name}#${occurrence} of ${workflowId} is not in the history: nothing there was scheduled with ` +
+        "its token. Was the log restored without the queues? Redrive or reset the run.",
+      { details: { workflowId, token } },
+    );
+    return unopenedPayload(missing);
   }
 }
 
-function inputOf({ name }: TaskMessage): string {
-  return `input of task ${name}`;
+/** In a message only, never in the log. */
+const inHistory = { $millrace: { history: true } };
+
+function isInHistory(input: unknown): boolean {
+  if (!isStoredForm(input)) return false;
+  const { $millrace: inner } = input as { readonly $millrace: unknown };
+  return typeof inner === "object" && inner !== null && Object.keys(inner).join() === "history";
 }

@@ -1,3 +1,5 @@
+import type { RunLogger } from "../run-logger.ts";
+
 /** What a task's function is given. */
 export interface TaskContext<Input = unknown> {
   /** As `ctx.task` was called with. */
@@ -12,6 +14,8 @@ export interface TaskContext<Input = unknown> {
   readonly idempotencyKey: string;
   /** Aborted when the run was asked to cancel or does not wait for the task any more, at a time limit, and when the worker stops. */
   readonly signal: AbortSignal;
+  /** Writes at once, with `workflowId`, `type`, `run`, `step`, `occurrence`, `attempt` and `queue`. */
+  readonly log: RunLogger;
   /**
    * A sign of life with what the next attempt may need to go on from here (JSON, at most 64 KiB). May be called often: at
    * most four are sent in each `heartbeatMs`, or one a second, always with the last details.

@@ -61,7 +61,7 @@ describe.each(modes)("%s", (_title, options) => {
     const seen: Partial<TaskContext>[] = [];
     const worker = await elsewhere.worker({
       tasks: {
-        charge: ({ signal: _signal, heartbeat: _heartbeat, lastDetails: _details, ...task }) => {
+        charge: ({ signal: _signal, heartbeat: _heartbeat, lastDetails: _details, log: _log, ...task }) => {
           seen.push(task);
           return { paid: task.input.amount };
         },

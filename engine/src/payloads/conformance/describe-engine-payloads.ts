@@ -1,6 +1,6 @@
 /** Runs with sealed and offloaded payloads, whatever the log is: over the memory twin and over a real broker. */
 import type { EventLog } from "@millrace/event-log";
-import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest";
+import { afterAll, afterEach, beforeAll, describe, expect, test, vi } from "vitest";
 import { connect, type ConnectOptions } from "../../connect.ts";
 import { defineWorkflow } from "../../definition.ts";
 import type { Millrace } from "../../millrace.ts";
@@ -175,6 +175,88 @@ export function describeEnginePayloads(name: string, createHarness: () => Promis
       await client.worker({ workflows: [family, child] });
       await handle.signal("go", null);
       expect(await handle.result()).toMatchObject({ stepped: { stepped: secret } });
+    });
+
+    test.for([
+      ["sealed", sealed],
+      ["sealed and offloaded", { payloads: { codec: oldCodec, offloadBytes: 1 } }],
+      ["offloaded", { payloads: { offloadBytes: 1 } }],
+      ["plain", {}],
+    ] as const)(
+      "%s, a task's input, heartbeats and output come through, and no blob is made for its message",
+      async ([how, options]) => {
+        for (const card of [secret, lookalike]) {
+          const namespace = space();
+          const owner = await connected(namespace, options);
+          const elsewhere = await connected(namespace, options);
+          const tasked = defineWorkflow({ type: "tasked" }, async (ctx, input: unknown) => {
+            const good = await ctx.task("charge", input, {
+              queue: "q",
+              retry: { maxAttempts: 2, initialDelayMs: 1 },
+            });
+            const bad = await ctx
+              .task("refuse", input, { queue: "q", retry: { maxAttempts: 1 } })
+              .catch((error: unknown) => (error as Error).name);
+            return { good, bad };
+          });
+          await owner.worker({ workflows: [tasked], replayAlways: true });
+          await elsewhere.worker({
+            tasks: {
+              charge: async (task) => {
+                if (task.attempt === 1) {
+                  task.heartbeat({ saw: card });
+                  // The run's owner has nothing to do with it, so only the store can tell that it was sent.
+                  await vi.waitUntil(async () => (await task.lastDetails()) !== null, { timeout: 10_000 });
+                  throw new Error("again");
+                }
+                return { input: task.input as unknown, details: await task.lastDetails() };
+              },
+              refuse: () => {
+                throw new Error("no");
+              },
+            },
+            queues: ["q"],
+          });
+          const handle = await owner.start(tasked, { card }, { id: "t" });
+          expect(await handle.result()).toEqual({
+            good: { input: { card }, details: { saw: card } },
+            bad: "StepFailedError",
+          });
+          const raw = await harness.open(namespace);
+          const letters = await raw.tasks.deadLetters("q", { limit: 10 });
+          expect(letters).toHaveLength(1);
+          const beat = await raw.tasks.lastBeat({ workflowId: "t", run: 1, name: "charge", occurrence: 1 });
+          const seen = [
+            await storedText(namespace, "t"),
+            JSON.stringify(letters),
+            JSON.stringify(beat),
+          ].join();
+          expect(/4111/.test(seen)).toBe(!how.startsWith("sealed") && card === secret);
+          const opened = await owner.log.tasks.deadLetters("q", { limit: 10 });
+          expect(opened[0]?.task.input).toEqual({ card });
+          // Every blob is one that the history refers to: none was made for a message.
+          const report = await collectGarbage(owner.log, { now: Date.now() + 2 * 3_600_000, dryRun: true });
+          expect(report.orphans).toBe(0);
+          expect(report.referenced > 0).toBe(how.includes("offloaded"));
+        }
+      },
+    );
+
+    test("a task worker without the key fails the attempt and calls nothing", async () => {
+      const namespace = space();
+      const owner = await connected(namespace, sealed);
+      const keyless = await connected(namespace);
+      const tasked = defineWorkflow({ type: "tasked" }, (ctx) =>
+        ctx.task("charge", { card: secret }, { queue: "q", retry: { maxAttempts: 1 } }),
+      );
+      await owner.worker({ workflows: [tasked] });
+      let calls = 0;
+      await keyless.worker({ tasks: { charge: () => ++calls }, queues: ["q"] });
+      const handle = await owner.start(tasked, null, { id: "t" });
+      await expect(handle.result()).rejects.toMatchObject({
+        message: expect.stringContaining('sealed with codec "aes-gcm"') as string,
+      });
+      expect(calls).toBe(0);
     });
 
     test("queries and updates are sealed on their way to the owner and back, also on a closed run", async () => {
