@@ -5,6 +5,7 @@ import { connect } from "../../connect.ts";
 import { defineWorkflow, type WorkflowDefinition } from "../../definition.ts";
 import type { Clock } from "../../due-timers.ts";
 import type { Millrace } from "../../millrace.ts";
+import type { PayloadOptions } from "../../payloads/payloads.ts";
 
 /** What the wall clock says can be set; timers count elapsed time, as the system's do. */
 export class ManualClock implements Clock {
@@ -53,7 +54,7 @@ export interface ScheduleWorld {
   readonly server: MemoryServer;
   readonly clock: ManualClock;
   /** A connection with its own log, which `through` may wrap. */
-  connect(through?: (log: EventLog) => EventLog): Promise<Millrace>;
+  connect(through?: (log: EventLog) => EventLog, payloads?: PayloadOptions): Promise<Millrace>;
   /** Lets time pass up to a time of the wall clock, timer by timer, and all work be done after each. */
   goTo(time: string): Promise<void>;
   /** Resolves when nothing moves any more. */
@@ -103,8 +104,8 @@ export function scheduleWorld(start: string): ScheduleWorld {
   return {
     server,
     clock,
-    async connect(through = (log) => log) {
-      const connection = await connect({ log: through(createMemoryLog({ server })), clock });
+    async connect(through = (log) => log, payloads = {}) {
+      const connection = await connect({ log: through(createMemoryLog({ server })), clock, payloads });
       connections.push(connection);
       return connection;
     },
