@@ -59,7 +59,7 @@ function escaped(character: string): string {
   return /[\w\s]/.test(character) ? character : `\\${character}`;
 }
 
-describe.each(["attributes.md", "fleet.md"])("docs/guides/%s", (guide) => {
+describe.each(["attributes.md", "fleet.md", "schedules.md"])("docs/guides/%s", (guide) => {
   let folder: Awaited<ReturnType<typeof temporaryFolder>>;
   let server: Server;
   beforeAll(async () => {

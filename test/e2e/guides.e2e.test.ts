@@ -48,6 +48,13 @@ describe("guides", () => {
     expect(lines.slice(1).join("\n")).not.toContain("Ada");
   });
 
+  it("nightly: a backfill over a change of the clock, and a run now", async () => {
+    const lines = await run("nightly");
+    const wanted = await promised("schedules", "It prints");
+    expect(lines).toHaveLength(wanted.length);
+    for (const [index, line] of lines.entries()) expect(line).toMatch(wanted[index] ?? /^$/);
+  });
+
   it("middleware: counts, spans and log lines", async () => {
     const lines = await run("middleware");
     const wanted = await promised("middleware", "It prints the log lines");
