@@ -38,10 +38,11 @@ test("kill -9 of the broker, then a take-over: every second has its run, and one
       ({ counts }) => counts.triggered,
       () => 0,
     );
-  const all = (count: number) =>
-    expect
+  const all = async (count: number): Promise<void> => {
+    await expect
       .poll(async () => Math.min(...(await Promise.all(ids.map(triggered)))), { timeout: 40_000 })
       .toBeGreaterThanOrEqual(count);
+  };
 
   await all(2);
   process.kill(broker.pid, "SIGKILL");
