@@ -367,6 +367,26 @@ describe("a zombie", () => {
     await expect.poll(() => atRest(client), until).toBe(true);
   });
 
+  test("a worker whose types went to another group while it was away cannot go on, and says so", async () => {
+    const { clock, connected, throughLine } = fleet();
+    const failures: Error[] = [];
+    const { line, millrace } = await throughLine();
+    const workflows = [defineWorkflow({ type: "t" }, (ctx) => ctx.step("s", () => 1))];
+    const zombie = await millrace.worker({ workflows, leaseMs, onFailed: (error) => failures.push(error) });
+    line.cut = true;
+    await clock.advance(leaseMs + 100);
+    const heir = await (await connected()).worker({ workflows, leaseMs, group: "other" });
+    line.cut = false;
+    await clock.advance(3_000);
+    expect(failures).toMatchObject([
+      { code: "workflow_type_claimed", details: { type: "t", claimedBy: "other", session: heir.session } },
+    ]);
+    await clock.advance(3_000);
+    expect([zombie.stats().shards, heir.stats().shards]).toEqual([0, 64]);
+    const { sessions } = await (await connected()).fleet();
+    expect(sessions.map(({ session }) => session)).toEqual([heir.session]);
+  });
+
   test("a worker whose session somebody ended begins another one", async () => {
     const { server, zombie, client, signals, clock } = await zombieAndHeir();
     const key = `session.${zombie.session}`;

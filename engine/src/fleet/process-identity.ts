@@ -8,7 +8,7 @@ export interface ProcessIdentity {
   /** Two processes with the same place can look each other up by their process ids. */
   readonly place: string;
   /** Whether a process of this place is gone for certain. */
-  isGone(pid: number): boolean;
+  readonly isGone: (pid: number) => boolean;
 }
 
 export function processIdentity(): ProcessIdentity {
@@ -16,12 +16,15 @@ export function processIdentity(): ProcessIdentity {
   return { host, pid: process.pid, place: placeOf(host), isGone };
 }
 
-/** On Linux one boot of one machine, and one space of process ids in it: containers may share a name, not these. */
+/**
+ * On Linux one boot of one machine, and one space of process ids in it: containers may share a name, not these. The
+ * name tells copies of a machine apart that were made while it ran.
+ */
 function placeOf(host: string): string {
   if (process.platform !== "linux") return `${process.platform}/${host}`;
   try {
     const boot = readFileSync("/proc/sys/kernel/random/boot_id", "utf8").trim();
-    return `${boot}/${readlinkSync("/proc/self/ns/pid")}`;
+    return `${boot}/${readlinkSync("/proc/self/ns/pid")}/${host}`;
   } catch {
     // Without /proc nobody can be looked up: a place that no other process has.
     return `unknown/${host}/${process.pid}/${performance.timeOrigin}`;
