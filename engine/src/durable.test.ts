@@ -1,4 +1,5 @@
 import { createMemoryLog, createMemoryServer, type MemoryServer } from "@millrace/event-log";
+import type { StandardSchemaV1 } from "@standard-schema/spec";
 import { afterEach, describe, expect, test } from "vitest";
 import { connect } from "./connect.ts";
 import type { WorkflowContext } from "./context.ts";
@@ -83,6 +84,37 @@ describe.each(modes)("%s", (_title, options) => {
     expect(types.filter((type) => type === "WaitSatisfied")).toHaveLength(2);
     expect(types).toContain("WaitTimedOut");
     await expect(handle.signal("go", 3)).rejects.toMatchObject({ code: "workflow_closed" });
+  });
+
+  test("signals are typed by the definition: a sender is refused, and what comes in another way is ignored", async () => {
+    const millrace = await connected();
+    const approve: StandardSchemaV1 = {
+      "~standard": {
+        version: 1,
+        vendor: "test",
+        validate: (value) =>
+          (value as { by?: unknown } | null)?.by === undefined
+            ? { issues: [{ message: "says nobody", path: ["by"] }] }
+            : { value },
+      },
+    };
+    const workflow = defineWorkflow(
+      { type: "typed", signals: { approve } },
+      async (ctx, _input: null) => await ctx.waitForSignal("approve"),
+    );
+    await millrace.worker({ workflows: [workflow], ...options });
+    const handle = await millrace.start(workflow, null, { id: "typed" });
+    await expect(handle.signal("approve", {})).rejects.toMatchObject({
+      code: "invalid_input",
+      message: expect.stringContaining("by: says nobody") as string,
+    });
+    // By a handle that knows no definition, as over HTTP.
+    await millrace.handle("typed").signal("approve", {});
+    await handle.signal("approve", { by: "ada" });
+    expect(await handle.result()).toEqual({ by: "ada" });
+    await expect(
+      millrace.start(workflow, null, { id: "other", signal: { name: "approve", payload: 1 } }),
+    ).rejects.toMatchObject({ code: "invalid_input" });
   });
 
   test("queries and updates: read without a commit, validated, recorded once, answered; also when it is over", async () => {
