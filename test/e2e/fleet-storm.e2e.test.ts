@@ -1,9 +1,11 @@
 /**
- * Three engine processes, two thousand runs with steps, timers, signals and children; every two seconds one process is
- * killed with SIGKILL. Afterwards the log is read from its first commit.
+ * Three engine processes and two task workers, two thousand runs with steps, tasks, timers, signals and children; every
+ * two seconds one process is killed with SIGKILL. Afterwards the log is read from its first commit.
  *
  * Owns: no production code. Which process is killed, and what the runs do, follow from the seed.
  */
+import { spawn, type ChildProcess } from "node:child_process";
+import { once } from "node:events";
 import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
@@ -20,7 +22,9 @@ import { signalsEach, storm, type StormInput, type StormOutput } from "./storm-w
 import { temporaryFolder, type TemporaryFolder } from "./temporary-folder.ts";
 
 const workflowsFile = fileURLToPath(new URL("../dist/test/e2e/storm-workflows.js", import.meta.url));
+const taskWorkerFile = fileURLToPath(new URL("../dist/test/e2e/storm-task-worker.js", import.meta.url));
 const engineCount = 3;
+const taskWorkerCount = 2;
 const runCount = 2_000;
 const stormMs = 60_000;
 const killEveryMs = 2_000;
@@ -29,6 +33,11 @@ const allClosedMs = 120_000;
 const seed = testSeed();
 const why = `MILLRACE_TEST_SEED=${seed}`;
 
+/** Attempts of a step are events of their own. */
+function attemptOf(data: object): string {
+  return "attempt" in data ? ` attempt ${String(data.attempt)}` : "";
+}
+
 describe(`a fleet of which one dies every two seconds (${why})`, () => {
   let folder: TemporaryFolder;
   let broker: Broker;
@@ -36,6 +45,7 @@ describe(`a fleet of which one dies every two seconds (${why})`, () => {
   let commits: StoredCommit[] = [];
   let kills = 0;
   const engines: MillraceProcess[] = [];
+  const taskWorkers: ChildProcess[] = [];
   const inputs = new Map<string, StormInput>();
   const journalFile = () => join(folder.path, "journal.txt");
 
@@ -46,6 +56,7 @@ describe(`a fleet of which one dies every two seconds (${why})`, () => {
     broker = await startBroker({ dataDir: join(folder.path, "broker") });
     millrace = await connect({ servers: broker.url, namespace: "storm" });
     engines.push(...(await Promise.all(Array.from({ length: engineCount }, startEngine))));
+    taskWorkers.push(...(await Promise.all(Array.from({ length: taskWorkerCount }, startTaskWorker))));
     try {
       await Promise.all([killEngines(random.fork()), startRuns(random.fork())]);
       const ids = new Set([...inputs.keys()].flatMap((id) => [id, `${id}-child`]));
@@ -59,6 +70,7 @@ describe(`a fleet of which one dies every two seconds (${why})`, () => {
 
   afterAll(async () => {
     for (const { child } of engines) child.kill("SIGKILL");
+    for (const child of taskWorkers) child.kill("SIGKILL");
     await Promise.all(engines.map(({ ended }) => ended));
     await millrace?.close();
     await broker?.stop();
@@ -75,11 +87,26 @@ describe(`a fleet of which one dies every two seconds (${why})`, () => {
     );
   }
 
+  async function startTaskWorker(): Promise<ChildProcess> {
+    const child = spawn(process.execPath, [taskWorkerFile, broker.url, "storm"], {
+      env: { ...process.env, MILLRACE_TEST_JOURNAL: journalFile() },
+      stdio: ["ignore", "pipe", "inherit"],
+    });
+    await once(child.stdout, "data");
+    return child;
+  }
+
   async function killEngines(random: SeededRandom): Promise<void> {
     const until = Date.now() + stormMs;
     const back: Promise<unknown>[] = [];
     while (Date.now() < until) {
       await delay(killEveryMs);
+      if (random.next() < 1 / 4) {
+        taskWorkers.shift()?.kill("SIGKILL");
+        kills++;
+        back.push(startTaskWorker().then((child) => taskWorkers.push(child)));
+        continue;
+      }
       const [victim] = engines.splice(random.between(0, engines.length - 1), 1);
       if (victim === undefined) continue;
       victim.child.kill("SIGKILL");
@@ -136,6 +163,7 @@ describe(`a fleet of which one dies every two seconds (${why})`, () => {
         steps: 2 * n + 1,
         counted: signalsEach * n + (signalsEach * (signalsEach + 1)) / 2,
         child: n * n,
+        task: n * n * n,
         raced: "step",
       };
       expect(outputs.get(id), `${id}, ${why}`).toEqual(expected);
@@ -148,7 +176,7 @@ describe(`a fleet of which one dies every two seconds (${why})`, () => {
       for (const { type, data } of events) {
         const what =
           "occurrence" in data
-            ? stepKey(data.name, data.occurrence)
+            ? `${stepKey(data.name, data.occurrence)}${type === "StepCompleted" ? "" : attemptOf(data)}`
             : "timer" in data
               ? data.timer
               : "child" in data
@@ -171,7 +199,7 @@ describe(`a fleet of which one dies every two seconds (${why})`, () => {
   it("says how many step functions ran twice", () => {
     const calls = readFileSync(journalFile(), "utf8").trim().split("\n");
     const distinct = new Set(calls).size;
-    expect(distinct).toBe(4 * runCount);
+    expect(distinct).toBe(5 * runCount);
     process.stdout.write(
       `fleet storm: ${runCount} runs and as many children, ${commits.length} commits, ${kills} kills; ` +
         `${calls.length - distinct} of ${calls.length} step functions ran again (${why})\n`,
