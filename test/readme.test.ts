@@ -1,27 +1,48 @@
 /** Programs in documents are files that tests run; this keeps the copies true. `UPDATE_README=1` writes them anew. */
-import { readdirSync, readFileSync, writeFileSync } from "node:fs";
-import { join } from "node:path";
+import { writeFileSync } from "node:fs";
+import { posix } from "node:path";
 import { expect, test } from "vitest";
+import { readText, repositoryFiles, repositoryPath } from "./repository.ts";
 
-const root = join(import.meta.dirname, "..");
-const quoted = /<!-- (examples\/[\w.-]+) -->\n\n```ts\n([\s\S]*?)```/g;
-const guides = readdirSync(join(root, "docs/guides")).map((name) => `docs/guides/${name}`);
+const quoted = /<!-- (examples\/[\w./-]+) -->\n\n```ts\n([\s\S]*?)```/g;
+const files = repositoryFiles();
+const documents = files.filter((path) => path.endsWith(".md"));
 
-test.for(["README.md", ...guides])("programs in %s are the files that they name", (name) => {
-  const path = join(root, name);
-  const text = readFileSync(path, "utf8");
-  const wanted = text.replace(quoted, (_all, file: string) => {
-    const source = readFileSync(join(root, file), "utf8");
-    return `<!-- ${file} -->\n\n\`\`\`ts\n${source}\`\`\``;
-  });
-  if (process.env["UPDATE_README"] === "1") writeFileSync(path, wanted);
-  expect(readFileSync(path, "utf8")).toBe(wanted);
+function programsIn(document: string): string[] {
+  return [...readText(document).matchAll(quoted)].map(([, file = ""]) => file);
+}
+
+test.for(documents)("programs in %s are the files that they name", (document) => {
+  const wanted = readText(document).replace(
+    quoted,
+    (_all, file: string) => `<!-- ${file} -->\n\n\`\`\`ts\n${readText(file)}\`\`\``,
+  );
+  if (process.env["UPDATE_README"] === "1") writeFileSync(repositoryPath(document), wanted);
+  expect(readText(document)).toBe(wanted);
+});
+
+test.for(documents)("links in %s lead to files that there are", (document) => {
+  const prose = readText(document).replaceAll(/```[\s\S]*?```|`[^`\n]*`/g, "");
+  const targets = [...prose.matchAll(/\]\(([^)#\s]+)(?:#[^)\s]*)?\)/g)].map(([, target = ""]) => target);
+  const missing = targets
+    .filter((target) => !/^[a-z]+:/.test(target))
+    .map((target) => posix.join(posix.dirname(document), target).replace(/\/$/, ""))
+    .filter((path) => !files.some((file) => file === path || file.startsWith(`${path}/`)));
+  expect(missing).toEqual([]);
 });
 
 test("the README shows what the first steps run", () => {
-  const text = readFileSync(join(root, "README.md"), "utf8");
-  expect([...text.matchAll(quoted)].map(([, file]) => file)).toEqual([
-    "examples/greet.ts",
-    "examples/follow.ts",
-  ]);
+  expect(programsIn("README.md")).toEqual(["examples/greet.ts", "examples/follow.ts"]);
+});
+
+test("each program of a guide stands in one, which has its output too", () => {
+  const programs = files.filter((path) => /^examples\/guides\/.*\.ts$/.test(path));
+  const guides = documents.filter((document) => document.startsWith("docs/"));
+  const ran = (program: string): string =>
+    `$ node ${program.replace(/^examples\/(.*)\.ts$/, "examples/dist/$1.js")}`;
+  const lacking = programs.filter(
+    (program) =>
+      !guides.some((guide) => programsIn(guide).includes(program) && readText(guide).includes(ran(program))),
+  );
+  expect(lacking).toEqual([]);
 });

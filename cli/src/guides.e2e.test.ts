@@ -1,13 +1,20 @@
-/** The commands in docs/guides run as they stand there, in order, and print what stands below them. */
-import { readFileSync } from "node:fs";
+/**
+ * The `console` blocks in docs/guides run as they stand there, in order, and print what stands below them. Commands
+ * are `millrace …` and `node examples/dist/…`, both against one server, which hosts `hello` and `order`.
+ */
+import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { millrace, Server, temporaryFolder, type Finished } from "./testing/cli-process.ts";
+import { millrace, run, Server, temporaryFolder, type Finished } from "./testing/cli-process.ts";
 
-const guides = fileURLToPath(new URL("../../docs/guides/", import.meta.url));
+const checkout = fileURLToPath(new URL("../../", import.meta.url));
+const guides = join(checkout, "docs/guides/");
+const withCommands = readdirSync(guides).filter((guide) => examplesOf(guide).length > 0);
 
 interface Example {
+  readonly program: "millrace" | "node";
+  readonly args: readonly string[];
   readonly command: string;
   /** Ends with `&` in the guide: goes on while the next ones run. */
   readonly background: boolean;
@@ -21,9 +28,15 @@ function examplesOf(guide: string): Example[] {
     /```console\n([\s\S]*?)```/g,
   )) {
     for (const line of block.split("\n")) {
-      const command = /^\$ (millrace .*?)( &)?$/.exec(line);
-      if (command !== null) {
-        examples.push({ command: command[1] ?? "", background: command[2] !== undefined, output: [] });
+      const [, command, program, background] = /^\$ ((millrace|node) .*?)( &)?$/.exec(line) ?? [];
+      if (command !== undefined) {
+        examples.push({
+          program: program === "node" ? "node" : "millrace",
+          args: argumentsOf(command),
+          command,
+          background: background !== undefined,
+          output: [],
+        });
       } else if (line !== "") examples.at(-1)?.output.push(line);
     }
   }
@@ -59,7 +72,18 @@ function escaped(character: string): string {
   return /[\w\s]/.test(character) ? character : `\\${character}`;
 }
 
-describe.each(["attributes.md", "fleet.md", "schedules.md"])("docs/guides/%s", (guide) => {
+function start({ program, args }: Example, url: string, natsUrl: string): Promise<Finished> {
+  if (program === "millrace") return millrace(args, { MILLRACE_URL: url });
+  const [file = "", ...rest] = args;
+  return run(process.execPath, [join(checkout, file), ...rest], {
+    MILLRACE_URL: url,
+    MILLRACE_NATS_URL: natsUrl,
+  });
+}
+
+it("finds the guides", () => expect(withCommands).toContain("attributes.md"));
+
+describe.each(withCommands)("docs/guides/%s", (guide) => {
   let folder: Awaited<ReturnType<typeof temporaryFolder>>;
   let server: Server;
   beforeAll(async () => {
@@ -72,15 +96,15 @@ describe.each(["attributes.md", "fleet.md", "schedules.md"])("docs/guides/%s", (
   });
 
   it("shows commands that do what it says", async () => {
-    const { url } = await server.ready();
+    const { url, natsUrl } = await server.ready();
     const examples = examplesOf(guide);
-    expect(examples.length).toBeGreaterThan(3);
     const background: Promise<void>[] = [];
     for (const example of examples) {
-      const finished = millrace(argumentsOf(example.command), { MILLRACE_URL: url });
+      const finished = start(example, url, natsUrl);
       if (example.background) background.push(finished.then((each) => check(example, each)));
       else check(example, await finished);
     }
     await Promise.all(background);
+    expect(examples.length).toBeGreaterThan(0);
   });
 });
