@@ -7,6 +7,7 @@ import {
   validateEvent,
   type WorkflowEvent,
 } from "@millrace/schemas";
+import { openRecorded } from "./payloads/payloads.ts";
 import type { HistoryCommit } from "./replay.ts";
 
 /** One event of a recorded history: a line of `millrace history --json`. */
@@ -64,7 +65,9 @@ export function parseHistory(
   );
 }
 
-/** Its events by commit, checked and in their present shape. `commit_malformed`, `event_type_unknown`. */
+/**
+ * Its events by commit, checked and in their present shape. `commit_malformed`, `event_type_unknown`, `payload_sealed`.
+ */
 export function commitsOf({ workflowId, events }: RecordedHistory): HistoryCommit[] {
   const commits: { sequence: number; at: number; commitId: string; events: WorkflowEvent[] }[] = [];
   for (const { sequence, at, commitId, type, data } of events) {
@@ -77,7 +80,7 @@ export function commitsOf({ workflowId, events }: RecordedHistory): HistoryCommi
     // By the same door as commits of the log, so that old shapes are upcast and broken ones refused.
     const read = decodeCommit(encodeCommit(workflowId, commit.events), commit.sequence);
     for (const event of read) validateEvent(event);
-    return { ...commit, condition: null, events: read };
+    return { ...commit, condition: null, events: openRecorded(workflowId, read) };
   });
 }
 

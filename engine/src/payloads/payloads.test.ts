@@ -3,7 +3,7 @@ import { MillraceError, type WorkflowEvent } from "@millrace/schemas";
 import { describe, expect, test } from "vitest";
 import { aesGcmCodec } from "./aes-gcm-codec.ts";
 import type { PayloadCodec } from "./codec.ts";
-import { assertOpened, Payloads, type PayloadOptions } from "./payloads.ts";
+import { assertOpened, openRecorded, Payloads, type PayloadOptions } from "./payloads.ts";
 
 const oldKey = Buffer.alloc(32, 1);
 const newKey = Buffer.alloc(32, 2);
@@ -213,3 +213,15 @@ function flip(base64: string): string {
   bytes[bytes.length - 1] = (bytes.at(-1) ?? 0) ^ 1;
   return bytes.toString("base64");
 }
+
+test("a recorded history is replayed with what it holds, and refused when its payloads are elsewhere", async () => {
+  const { with: payloads } = world();
+  const lookalike = { $millrace: { value: 1 } };
+  expect(openRecorded("run", await sealed(payloads(), lookalike))).toEqual(signal(lookalike));
+  for (const options of [{ codec: before }, { offloadBytes: 1 }]) {
+    const stored = await sealed(payloads(options), "secret");
+    expect(() => openRecorded("run", stored)).toThrowError(
+      /SignalReceived\.payload stands in it as it is stored/,
+    );
+  }
+});

@@ -269,29 +269,50 @@ export function unopenedPayload(reason: MillraceError): object {
 
 const noFields: readonly string[] = [];
 
+/**
+ * Events of a history that was recorded outside of the log. `payload_sealed` for payloads whose data is not in it: sealed
+ * or offloaded ones.
+ */
+export function openRecorded(workflowId: string, events: readonly WorkflowEvent[]): readonly WorkflowEvent[] {
+  const opened = mapPayloads(events, (payload, where) => {
+    const inner = isStoredForm(payload) ? parseStoredForm(payload) : null;
+    if (inner === null) return payload;
+    if ("value" in inner) return inner.value;
+    throw new MillraceError(
+      "payload_sealed",
+      `The recorded history of ${workflowId} cannot be replayed: ${where} stands in it as it is stored, sealed or ` +
+        "offloaded. Record it with recordHistory(await millrace.log.load(id)) from a connection that can read it.",
+      { details: { workflowId, payload: where } },
+    );
+  });
+  return opened as readonly WorkflowEvent[];
+}
+
 function mapPayloads(
   events: readonly WorkflowEvent[],
   change: (payload: unknown, where: string) => unknown,
 ): readonly WorkflowEvent[] | Promise<readonly WorkflowEvent[]> {
   let changed: WorkflowEvent[] | null = null;
   let waiting: Promise<void> | null = null;
+  const put = (index: number, field: string, result: unknown): void => {
+    changed ??= [...events];
+    const event = changed[index];
+    if (event !== undefined) changed[index] = withPayload(event.type, event.data, field, result);
+  };
   for (const [index, event] of events.entries()) {
-    const fields: readonly string[] = payloadFields[event.type] ?? noFields;
+    const fields: readonly string[] | undefined = payloadFields[event.type];
+    if (fields === undefined) continue;
     for (const field of fields) {
       const payload = (event.data as Record<string, unknown>)[field];
       const where = `${event.type}.${field}`;
-      const put = (result: unknown): void => {
-        const target = (changed ??= [...events]);
-        target[index] = withPayload(event.type, target[index]?.data ?? event.data, field, result);
-      };
       // One at a time: a commit's payloads must not be in memory twice all at once.
       if (waiting !== null) {
-        waiting = waiting.then(async () => put(await change(payload, where)));
+        waiting = waiting.then(async () => put(index, field, await change(payload, where)));
         continue;
       }
       const result = change(payload, where);
-      if (result instanceof Promise) waiting = result.then(put);
-      else if (result !== payload) put(result);
+      if (result instanceof Promise) waiting = result.then((each) => put(index, field, each));
+      else if (result !== payload) put(index, field, result);
     }
   }
   return waiting === null ? (changed ?? events) : waiting.then(() => changed ?? events);

@@ -259,6 +259,28 @@ export function describeEnginePayloads(name: string, createHarness: () => Promis
       expect(calls).toBe(0);
     });
 
+    test("an operator without keys resets and forks a sealed run, and its blobs go along", async () => {
+      const namespace = space();
+      const client = await connected(namespace, { payloads: { codec: oldCodec, offloadBytes: 1 } });
+      const keyless = await connected(namespace);
+      await client.worker({ workflows: [family, child], replayAlways: true });
+      const handle = await client.start(family, { card: secret }, { id: "f" });
+      await handle.signal("go", { signal: secret });
+      const output = await handle.result();
+      await keyless.handle("f").fork({ id: "g", step: "step" });
+      await client.handle("g").signal("go", { signal: secret });
+      expect(await client.handle("g").result()).toEqual(output);
+      await keyless.handle("f").reset({ step: "step" });
+      await expect
+        .poll(async () => (await client.log.last("f"))?.condition, { timeout: 20_000 })
+        .toBe("closed");
+      expect(await client.handle("f").result()).toEqual(output);
+      const log = await harness.open(namespace);
+      const owners = (await log.load("g")).flatMap(({ body }) => [...body.matchAll(/"blob":"(\w+)\//g)]);
+      expect(new Set(owners.map(([, owner]) => owner))).toEqual(new Set(["g"]));
+      expect(await storedText(namespace, "f", "g")).not.toContain(secret);
+    });
+
     test("queries and updates are sealed on their way to the owner and back, also on a closed run", async () => {
       const namespace = space();
       const asked: string[] = [];
