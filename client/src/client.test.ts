@@ -79,6 +79,8 @@ const row = (id: string, sequence: number): WorkflowRow => ({
   driver: "code",
   paused: null,
   cancelRequested: false,
+  copying: false,
+  plan: [],
   waits: [],
   startedAt: "2026-01-01T00:00:00.000Z",
   updatedAt: "2026-01-01T00:00:00.000Z",

@@ -38,6 +38,10 @@ export interface WorkflowRow {
   } | null;
   /** Somebody asked it to end, and it has not yet. */
   readonly cancelRequested: boolean;
+  /** A reset or fork has not brought its whole history yet: nobody goes on with it. */
+  readonly copying: boolean;
+  /** The planned step names. */
+  readonly plan: readonly string[];
   readonly currentStep: number;
   readonly totalSteps: number;
   readonly message: string;
@@ -105,6 +109,8 @@ export function toRow(state: RunState): WorkflowRow {
     status: state.status,
     paused: state.paused === null ? null : { ...state.paused, since: isoTime(state.paused.since) },
     cancelRequested: state.cancelRequested !== null && !isClosed(state.status),
+    copying: state.copying,
+    plan: state.plan,
     ...progressOf(state),
     message: state.message,
     input: state.input,

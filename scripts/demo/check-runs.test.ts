@@ -91,6 +91,8 @@ function row(
     driver: "code",
     paused: null,
     cancelRequested: false,
+    copying: false,
+    plan: [],
     waits: [],
     startedAt: at,
     updatedAt: at,

@@ -1,20 +1,15 @@
 import Table from "cli-table3";
 import {
-  evolveCommit,
-  initialRunState,
   isFinalRow,
   isMillraceError,
   stepKey,
-  type EventRow,
   type Fleet,
-  type RunState,
-  type WorkflowEvent,
+  type Page,
   type WorkflowRow,
 } from "@millrace/schemas";
-import { whyNotMoving } from "../core/why-not-moving.ts";
+import { whyNotMoving, type QueueFacts, type Surroundings } from "../core/why-not-moving.ts";
 import type { Output } from "../output.ts";
 import type { ServerApi } from "../server-api.ts";
-import { readHistory } from "./read-history.ts";
 
 const valueCharsMax = 2_000;
 const cellCharsMax = 60;
@@ -28,9 +23,7 @@ export async function show(
 ): Promise<void> {
   const { min } = options;
   const row = (await api.get(`/v1/workflows/${encodeURIComponent(id)}`, { min })) as WorkflowRow;
-  const why = isFinalRow(row)
-    ? null
-    : whyNotMoving(await foldHistory(api, row), Date.now(), await hostedTypes(api));
+  const why = isFinalRow(row) ? null : whyNotMoving(row, Date.now(), await surroundings(api, row));
   output.value({ ...row, whyNotMoving: why });
   if (output.json) return;
   output.text(
@@ -41,7 +34,7 @@ export async function show(
   output.text(
     `started   ${row.startedAt}   updated ${row.updatedAt}${row.closedAt === null ? "" : `   closed ${row.closedAt}`}`,
   );
-  output.text(`sequence  ${row.sequence}`);
+  output.text(`sequence  ${row.sequence}${row.run === 1 ? "" : `   run number ${row.run}`}`);
   output.text(`input     ${cut(row.input, valueCharsMax)}`);
   if (row.output !== null) output.text(`output    ${cut(row.output, valueCharsMax)}`);
   if (row.error !== null)
@@ -51,13 +44,22 @@ export async function show(
 }
 
 /** Null when the server does not say: it is older than this command, or has lost its broker. */
-async function hostedTypes(api: ServerApi): Promise<Fleet["hosted"] | null> {
+async function ask<T>(api: ServerApi, path: string): Promise<T | null> {
   try {
-    return ((await api.get("/v1/fleet")) as Fleet).hosted;
+    return (await api.get(path)) as T;
   } catch (error) {
     if (isMillraceError(error, "route_unknown") || isMillraceError(error, "unavailable")) return null;
     throw error;
   }
+}
+
+async function surroundings(api: ServerApi, row: WorkflowRow): Promise<Surroundings> {
+  const inQueue = row.waits.some(({ kind }) => kind === "task");
+  const [fleet, queues] = await Promise.all([
+    ask<Fleet>(api, "/v1/fleet"),
+    inQueue ? ask<Page<QueueFacts>>(api, "/v1/queues") : null,
+  ]);
+  return { hosted: fleet?.hosted ?? null, queues: queues?.items ?? null };
 }
 
 function stepTable(row: WorkflowRow): string {
@@ -78,26 +80,6 @@ function stepTable(row: WorkflowRow): string {
     ]);
   }
   return table.toString();
-}
-
-/** The row does not say who drives a run, nor when a retry is due: its history does. */
-async function foldHistory(api: ServerApi, row: WorkflowRow): Promise<RunState> {
-  const state = initialRunState(row.id, row.type);
-  let commit: EventRow[] = [];
-  const fold = (): void => {
-    const [first] = commit;
-    if (first === undefined) return;
-    // The server sends only events that its log accepted; a type that is newer than this command folds to nothing.
-    const events = commit.map(({ type, data }) => ({ type, data }) as WorkflowEvent);
-    evolveCommit(state, { sequence: first.sequence, at: Date.parse(first.at), events });
-    commit = [];
-  };
-  for await (const event of readHistory(api, row.id)) {
-    if (commit[0] !== undefined && commit[0].sequence !== event.sequence) fold();
-    commit.push(event);
-  }
-  fold();
-  return state;
 }
 
 function cut(value: unknown, charsMax: number): string {

@@ -1,75 +1,149 @@
 import {
-  isClosed,
-  isoTime,
+  isFinalRow,
   stepKey,
   type HostedType,
-  type RunState,
-  type StepState,
+  type StepRow,
+  type WaitRow,
+  type WorkflowRow,
 } from "@millrace/schemas";
 
 /** A run of code that said nothing for this long gets an explanation; below it, it simply works. */
 export const quietMs = 5_000;
+/** Of many things that a run waits for, so many are named. */
+const waitsNamed = 3;
+
+/** What is not in the run's own history; null: not known. */
+export interface Surroundings {
+  /** What live workers host. */
+  readonly hosted: readonly HostedType[] | null;
+  readonly queues: readonly QueueFacts[] | null;
+}
+
+export interface QueueFacts {
+  readonly queue: string;
+  /** Tasks that wait. */
+  readonly depth: number;
+  /** Tasks that are taken. */
+  readonly inFlight: number;
+}
 
 /**
  * In one line why an open run stands still and what to do about it; null when it is closed or on the move.
- * Computed from its history and from what live workers host (`hosted`; null: not known): what a worker is doing at
- * this moment is not in the log, so where two causes look the same, both are named.
+ * Computed from its row and from what is around it: what a worker is doing at this moment is not in the log, so where
+ * two causes look the same, both are named.
  */
-export function whyNotMoving(
-  state: RunState,
-  now: number,
-  hosted: readonly HostedType[] | null,
-): string | null {
-  if (isClosed(state.status)) return null;
-  if (state.status === "stuck") {
-    const reason = state.error?.message ?? "a turn failed";
+export function whyNotMoving(row: WorkflowRow, now: number, around: Surroundings): string | null {
+  if (isFinalRow(row)) return null;
+  if (row.status === "stuck") {
+    const reason = row.error?.message ?? "a turn failed";
     return (
       `stuck because ${sentence(reason)} Nothing is lost: host code that fits its history ` +
-      `(version ${state.version} of ${state.type}), or end it with: millrace cancel ${state.id}`
+      `(version ${row.version} of ${row.type}), or end it with: millrace cancel ${row.id}`
     );
   }
-  return state.driver === "external" ? whyDriverRun(state, now) : whyCodeRun(state, now, hosted);
+  if (row.copying) {
+    return "its history is being copied by a reset or fork; if that was broken off, repeat the command to finish it";
+  }
+  if (row.paused !== null) {
+    const { by, reason, since } = row.paused;
+    return (
+      `paused${by === null ? "" : ` by ${by}`} since ${since}${reason === null ? "" : ` (${reason})`}, ` +
+      `let it go on with: millrace resume ${row.id}`
+    );
+  }
+  return row.driver === "external" ? whyDriverRun(row, now) : whyCodeRun(row, now, around);
 }
 
-function whyDriverRun(state: RunState, now: number): string {
-  const steps = [...state.steps.values()];
-  const held = steps.find((step) => step.status === "started");
+function whyDriverRun(row: WorkflowRow, now: number): string {
+  const held = row.waits.find(({ kind }) => kind === "driver");
   if (held !== undefined) {
-    const since = held.startedAt === null ? "" : ` since ${isoTime(held.startedAt)}`;
-    return `waits for a driver: it began attempt ${held.attempt} of step ${label(held)}${since} and has not ended it`;
+    const attempt = stepOf(row, held.name)?.attempt ?? 1;
+    const since = held.since === null ? "" : ` since ${held.since}`;
+    return `waits for a driver: it began attempt ${attempt} of step ${held.name}${since} and has not ended it`;
   }
-  const retrying = steps.find((step) => step.status === "retrying");
+  const retrying = row.waits.find(({ kind }) => kind === "retry");
   if (retrying !== undefined) {
-    const due = retrying.nextAttemptAt ?? 0;
-    return due > now
-      ? backingOff(retrying, due)
-      : `waits for a driver: step ${label(retrying)} can be begun again since ${isoTime(due)}${lastError(retrying)}`;
+    return isAhead(retrying.due, now)
+      ? backingOff(row, retrying)
+      : `waits for a driver: step ${retrying.name} can be begun again since ${retrying.due}${lastError(row, retrying)}`;
   }
-  const next = state.plan.find((name) => !state.steps.has(name));
+  const begun = new Set(row.steps.map(({ name }) => name));
+  const next = row.plan.find((name) => !begun.has(name));
   return next === undefined
     ? `waits for a driver: it may begin another step, or complete or fail the run`
     : `waits for a driver to begin step ${next}`;
 }
 
-function whyCodeRun(state: RunState, now: number, hosted: readonly HostedType[] | null): string | null {
-  if (hosted !== null && !isHosted(state, hosted)) return nobodyHosts(state, hosted);
-  const retrying = [...state.steps.values()].filter((step) => step.status === "retrying");
-  const [earliest] = retrying.toSorted((a, b) => (a.nextAttemptAt ?? 0) - (b.nextAttemptAt ?? 0));
-  const due = earliest?.nextAttemptAt ?? 0;
-  if (earliest !== undefined && due > now) return backingOff(earliest, due);
-  const silentMs = now - Math.max(state.updatedAt, due);
-  if (silentMs < quietMs) return null;
+function whyCodeRun(row: WorkflowRow, now: number, { hosted, queues }: Surroundings): string | null {
+  if (hosted !== null && !isHosted(row, hosted)) return nobodyHosts(row, hosted);
   // That a worker hosts it is all that can be known: where it does not, that was said above.
-  const orUnhosted = hosted === null ? `, or no worker hosts version ${state.version} of ${state.type}` : "";
+  const orUnhosted = hosted === null ? `, or no worker hosts version ${row.version} of ${row.type}` : "";
+  const due = Math.max(
+    0,
+    ...row.waits.map((wait) => (wait.due === null ? 0 : Date.parse(wait.due))).filter((at) => at <= now),
+  );
+  const silentMs = now - Math.max(Date.parse(row.updatedAt), due);
   const silent = `no news for ${Math.floor(silentMs / 1_000)} s`;
-  if (state.cancelRequested !== null) {
+  if (row.cancelRequested && silentMs >= quietMs) {
     return `${silent} after a cancel was requested: its code does not end on ctx.signal${orUnhosted}`;
   }
-  if (earliest !== undefined)
-    return `step ${label(earliest)} is due since ${isoTime(due)}, ${silent}: it runs${orUnhosted}`;
-  return state.sequence === state.startedSequence
+  if (row.waits.length > 0 && row.status === "waiting") {
+    const named = row.waits.slice(0, waitsNamed).map((wait) => waitText(row, wait, now, queues, orUnhosted));
+    const more = row.waits.length - named.length;
+    return named.join("; ") + (more > 0 ? `; and for ${more} more` : "");
+  }
+  if (silentMs < quietMs) return null;
+  return row.steps.length === 0 && row.updatedAt === row.startedAt
     ? `nobody has recorded anything since its start, ${silent}: its first step still runs${orUnhosted}`
     : `${silent}: a step runs (it is recorded when it ends)${orUnhosted}`;
+}
+
+function waitText(
+  row: WorkflowRow,
+  wait: WaitRow,
+  now: number,
+  queues: Surroundings["queues"],
+  orUnhosted: string,
+): string {
+  const { kind, name, since, due } = wait;
+  const until = due === null ? "" : ` until ${due}`;
+  switch (kind) {
+    case "signal":
+      return `waits for signal ${name} since ${since}${until}, send it with: millrace signal ${row.id} ${name}`;
+    case "condition":
+      return `waits for a condition of its code since ${since}${until}`;
+    case "timer":
+      return isAhead(due, now)
+        ? `waits for timer ${name}, due at ${due}`
+        : `timer ${name} is due since ${due}: its worker is late${orUnhosted}`;
+    case "child":
+      return `waits for child ${name} since ${since}, look at it with: millrace show ${name}`;
+    case "retry":
+      return isAhead(due, now)
+        ? backingOff(row, wait)
+        : `step ${name} is due since ${due}${lastError(row, wait)}: it runs${orUnhosted}`;
+    case "task":
+      return taskText(wait, now, queues);
+    case "driver":
+      return `waits for step ${name} since ${since}`;
+  }
+}
+
+function taskText(
+  { name, since, queue, worker }: WaitRow,
+  now: number,
+  queues: Surroundings["queues"],
+): string {
+  if (worker !== null) {
+    return `task ${name} of queue ${queue} runs since ${since}${worker === "" ? "" : ` at worker ${worker}`}`;
+  }
+  const waits = `task ${name} waits in queue ${queue} since ${since}`;
+  const facts = queues?.find((each) => each.queue === queue);
+  if (since === null || now - Date.parse(since) < quietMs) return waits;
+  if (facts === undefined) return `${waits}: no worker on queue ${queue}, or all are busy`;
+  return facts.inFlight === 0
+    ? `${waits}: no worker on queue ${queue} takes tasks, ${facts.depth} wait`
+    : `${waits}: ${facts.inFlight} others are being worked on, ${facts.depth} wait`;
 }
 
 function isHosted({ type, version }: HostedType, hosted: readonly HostedType[]): boolean {
@@ -83,18 +157,25 @@ function nobodyHosts({ type, version }: HostedType, hosted: readonly HostedType[
     : `no worker hosts type ${type} (version ${version}), only ${others.join(", ")}: host that version beside the others`;
 }
 
-function backingOff(step: StepState, due: number): string {
-  return `backing off until ${isoTime(due)}: step ${label(step)} failed in attempt ${step.attempt}${lastError(step)}`;
+function backingOff(row: WorkflowRow, { name, due }: WaitRow): string {
+  const attempt = stepOf(row, name)?.attempt ?? 1;
+  return `backing off until ${due}: step ${name} failed in attempt ${attempt}${lastError(row, { name })}`;
 }
 
-function lastError(step: StepState): string {
-  return step.error === null ? "" : ` (${step.error.message})`;
+function lastError(row: WorkflowRow, { name }: Pick<WaitRow, "name">): string {
+  const error = stepOf(row, name)?.error ?? null;
+  return error === null ? "" : ` (${error.message.replaceAll(/\s+/g, " ")})`;
 }
 
-function label(step: StepState): string {
-  return stepKey(step.name, step.occurrence);
+function stepOf(row: WorkflowRow, key: string): StepRow | undefined {
+  return row.steps.find((step) => stepKey(step.name, step.occurrence) === key);
+}
+
+function isAhead(due: string | null, now: number): boolean {
+  return due !== null && Date.parse(due) > now;
 }
 
 function sentence(text: string): string {
-  return /[.!?]$/.test(text) ? text : `${text}.`;
+  const line = text.replaceAll(/\s+/g, " ");
+  return /[.!?]$/.test(line) ? line : `${line}.`;
 }
