@@ -1,3 +1,4 @@
 /** What `millrace dev --examples` hosts. */
 export { hello } from "./hello.ts";
 export { order } from "./order.ts";
+export { refund } from "./refund.ts";
