@@ -11,15 +11,9 @@
  * Tested with the run, by `run.test.ts` and `run.sim.test.ts`.
  */
 import type { HeartbeatKey } from "@millrace/event-log";
-import {
-  MillraceError,
-  stepKey,
-  type EventData,
-  type RunState,
-  type StepState,
-  type WorkflowEvent,
-} from "@millrace/schemas";
+import { MillraceError, stepKey, type EventData, type RunState, type StepState } from "@millrace/schemas";
 import type { Activation } from "./activation.ts";
+import type { Completion } from "./completions.ts";
 import { afterFailedAttempt } from "./core/attempt.ts";
 import { taskDeadline } from "./core/task-deadline.ts";
 import { newUlid } from "./new-ulid.ts";
@@ -30,27 +24,8 @@ import {
   type StepRequest,
   type TaskRequest,
 } from "./requests.ts";
-import { StepExecution, type StepExecutionDeps, type StepOutcome } from "./step-execution.ts";
+import { StepExecution, type StepExecutionDeps } from "./step-execution.ts";
 import type { StepSlots } from "./step-slots.ts";
-
-/** What comes in by itself, to be recorded in a turn. */
-export type Completion =
-  | StepOutcome
-  | Extract<
-      WorkflowEvent,
-      {
-        type:
-          | "StepStarted"
-          | "StepScheduled"
-          | "TimerFired"
-          | "WaitTimedOut"
-          | "ChildWorkflowClosed"
-          | "UpdateAccepted"
-          | "WorkflowTimedOut"
-          | "WorkflowCancelRequested"
-          | "WorkflowTerminated";
-      }
-    >;
 
 /** Puts tasks into their queues. */
 export interface TaskQueues {

@@ -12,8 +12,9 @@ import { assertOpenedPayload, type Payloads } from "./payloads/payloads.ts";
 import type { SealedLog } from "./payloads/sealed-log.ts";
 import { presentRun, replay } from "./replay.ts";
 import { foldHistory } from "./commands.ts";
-import { updateFailed, type Run } from "./run.ts";
+import type { Run } from "./run.ts";
 import type { RunTable } from "./run-table.ts";
+import { updateFailed } from "./update-askers.ts";
 
 export const questionTopic = "runs";
 /** How long one question waits; the owner says in time that it is not done yet. */

@@ -30,18 +30,19 @@ import {
   type WorkflowEvent,
 } from "@millrace/schemas";
 import type { Activation } from "./activation.ts";
-import { retryDelayMs } from "./core/attempt.ts";
-import { identityOf } from "./core/event-identity.ts";
+import { asReplayed, isHeldWhilePaused, isRepeated, isWanted, type Completion } from "./completions.ts";
+import { conditionAfter, dueAfter } from "./core/commit-header.ts";
 import { parseInput, type AnyWorkflowDefinition } from "./definition.ts";
-import { Dispatcher, type Children, type Completion, type TaskQueues } from "./dispatcher.ts";
-import { fromErrorInfo, toErrorInfo } from "./failures.ts";
+import { Dispatcher, type Children, type TaskQueues } from "./dispatcher.ts";
+import { toErrorInfo } from "./failures.ts";
 import { newUlid } from "./new-ulid.ts";
 import { assertOpened, assertOpenedPayload } from "./payloads/payloads.ts";
+import { Persistence } from "./persistence.ts";
 import { presentRun, replay } from "./replay.ts";
 import { TurnLines } from "./run-logger.ts";
-import { requestKey, type Request } from "./requests.ts";
 import type { StepExecutionDeps } from "./step-execution.ts";
 import type { StepSlots } from "./step-slots.ts";
+import { UpdateAskers, updateOf } from "./update-askers.ts";
 
 export interface RunDeps extends StepExecutionDeps {
   readonly log: EventLog;
@@ -64,17 +65,6 @@ export interface RunDeps extends StepExecutionDeps {
   readonly onDone: (run: Run) => void;
 }
 
-/** What the code does to an output that it was given must not change what is recorded. */
-function asReplayed(completion: Completion): Completion {
-  if (completion.type !== "StepCompleted" || typeof completion.data.output !== "object") return completion;
-  return {
-    type: completion.type,
-    data: { ...completion.data, output: structuredClone(completion.data.output) },
-  };
-}
-
-/** Between tries of an append or load that the broker did not answer; it may be away for minutes. */
-const retryPolicy = { initialDelayMs: 100, maxDelayMs: 5_000 };
 /** The warning comes at this part of the limit, once. */
 const historyWarnedAt = Math.floor(limits.runCommits * 0.8);
 
@@ -90,11 +80,6 @@ function isOfTask(event: WorkflowEvent): event is Extract<WorkflowEvent, { data:
     default:
       return false;
   }
-}
-
-interface UpdateAsker {
-  readonly resolve: (output: unknown) => void;
-  readonly reject: (error: Error) => void;
 }
 
 export class Run {
@@ -124,14 +109,14 @@ export class Run {
   #heldCompletions: Completion[] = [];
   /** Keys of tasks of which others have recorded something that is not acted upon yet. */
   readonly #movedTasks = new Set<string>();
-  readonly #askers = new Map<string, UpdateAsker[]>();
+  readonly #askers = new UpdateAskers();
+  readonly #persistence: Persistence;
   #parentWatched = false;
   /** Questions on their way to the code: it must stay until they are answered. */
   #readers = 0;
   #stray: Error | null = null;
   #phase: "open" | "stuck" | "done" | "stopped" = "open";
   #looping: Promise<void> | null = null;
-  readonly #endBackoffs = new Set<() => void>();
 
   constructor(deps: RunDeps, id: string, type: string, history: readonly StoredCommit[] | null) {
     this.#deps = deps;
@@ -139,6 +124,7 @@ export class Run {
     this.type = type;
     this.#history = history;
     this.#state = initialRunState(id, type);
+    this.#persistence = new Persistence(deps, id);
     this.#dispatcher = new Dispatcher(
       {
         ...deps,
@@ -239,12 +225,12 @@ export class Run {
   async update(update: EventData<"UpdateAccepted">): Promise<unknown> {
     const { id, name, input } = update;
     return this.#withCode((activation) => {
-      if (this.#answered(id) === null) activation.validateUpdate(name, input ?? null);
-      return new Promise((resolve, reject) => {
-        this.#askers.set(id, [...(this.#askers.get(id) ?? []), { resolve, reject }]);
-        if (this.#answered(id) === null) this.#complete({ type: "UpdateAccepted", data: update });
-        else this.#answerUpdates();
-      });
+      const known = updateOf(this.#state, id) !== null;
+      if (!known) activation.validateUpdate(name, input ?? null);
+      const answer = this.#askers.add(id);
+      if (known) this.#askers.answer(this.#state);
+      else this.#complete({ type: "UpdateAccepted", data: update });
+      return answer;
     });
   }
 
@@ -252,7 +238,7 @@ export class Run {
   async stop(reason: Error): Promise<void> {
     if (this.#phase !== "done") this.#phase = "stopped";
     this.#release(reason);
-    for (const end of this.#endBackoffs) end();
+    this.#persistence.stop();
     await this.#looping;
   }
 
@@ -288,7 +274,7 @@ export class Run {
           this.#restart();
           continue;
         }
-        this.#answerUpdates();
+        this.#askers.answer(this.#state);
         this.#dispatch(this.#activation);
         if (this.#deps.replayAlways && decided.length > 0) this.#discard();
         if (!this.#hasInput() && this.#activation !== null) return;
@@ -332,7 +318,8 @@ export class Run {
     }
     for (const completion of completions) {
       if (decided.some(isClosingEvent)) break;
-      if (!this.#isWanted(completion, activation) || isRepeated(completion, decided)) continue;
+      if (!isWanted(completion, activation, this.#state) || isRepeated(completion, decided)) continue;
+      if (this.#isRefused(completion, activation)) continue;
       assertOpened(completion);
       decided.push(completion);
       await activation.deliver(asReplayed(completion), this.#state.sequence);
@@ -355,49 +342,16 @@ export class Run {
     return recorded;
   }
 
-  /** The code waits for it, and it is not what another process has recorded meanwhile (a zombie, or we before a rebuild). */
-  #isWanted(completion: Completion, activation: Activation): boolean {
-    const { pending, finished } = activation;
-    switch (completion.type) {
-      case "WorkflowTimedOut":
-      case "WorkflowTerminated":
-        return true;
-      case "WorkflowCancelRequested":
-        return this.#state.cancelRequested === null;
-      case "ChildWorkflowClosed":
-        return Object.hasOwn(this.#state.open?.children ?? {}, completion.data.child);
-      case "UpdateAccepted":
-        return !finished && this.#isAcceptable(completion.data, activation);
-      case "TimerFired":
-        return !finished && pending.has(requestKey.timer(completion.data.timer));
-      case "WaitTimedOut":
-        return !finished && pending.has(requestKey.wait(completion.data.wait));
-      default: {
-        const request = pending.get(stepKey(completion.data.name, completion.data.occurrence));
-        return !finished && request !== undefined && !this.#isStale(completion, request);
-      }
-    }
-  }
-
-  #isStale(completion: Extract<Completion, { data: { occurrence: number } }>, request: Request): boolean {
-    const { type, data } = completion;
-    const step = this.#state.steps.get(stepKey(data.name, data.occurrence));
-    if (type === "StepStarted" || type === "StepScheduled")
-      return step?.status !== "retrying" || step.attempt + 1 !== data.attempt;
-    if (step === undefined || (type !== "StepRetryScheduled" && request.kind !== "task")) return false;
-    return step.attempt > data.attempt || (step.status === "retrying" && step.attempt === data.attempt);
-  }
-
   /** What came before it may have changed the answer. */
-  #isAcceptable({ id, name, input }: EventData<"UpdateAccepted">, activation: Activation): boolean {
-    if (this.#answered(id) !== null) return false;
+  #isRefused(completion: Completion, activation: Activation): boolean {
+    if (completion.type !== "UpdateAccepted") return false;
+    const { id, name, input } = completion.data;
     try {
       activation.validateUpdate(name, input ?? null);
-      return true;
-    } catch (refusal) {
-      for (const asker of this.#askers.get(id) ?? []) asker.reject(refusal as Error);
-      this.#askers.delete(id);
       return false;
+    } catch (refusal) {
+      this.#askers.refuse(id, refusal as Error);
+      return true;
     }
   }
 
@@ -408,8 +362,7 @@ export class Run {
     const closing = events.some(isClosingEvent);
     if (this.#commitCount >= limits.runCommits && !closing && events[0]?.type !== "WorkflowTurnFailed")
       throw this.#historyFull();
-    const condition = closing ? "closed" : partial ? "running" : this.#conditionAfter(events);
-    const dueAt = condition === "waiting" || condition === "handed-off" ? this.#dueAfter() : null;
+    const { condition, dueAt } = this.#headerOf(events, closing, partial);
     const parent = this.#state.parent?.id;
     const request: AppendRequest = {
       commitId: newUlid(),
@@ -449,47 +402,21 @@ export class Run {
     );
   }
 
-  /** What the next owner must know: whether code of this run works, or who or what it waits for. */
-  #conditionAfter(events: readonly WorkflowEvent[]): RunCondition {
+  /** What the next owner must know. The first part of a turn that is stored in several says nothing of its end. */
+  #headerOf(
+    events: readonly WorkflowEvent[],
+    closing: boolean,
+    partial: boolean,
+  ): { readonly condition: RunCondition; readonly dueAt: number | null } {
+    if (closing || partial) return { condition: closing ? "closed" : "running", dueAt: null };
     const activation = this.#activation;
-    // A deploy may mend what failed, so whoever takes over tries.
-    const failed = events.at(-1)?.type === "WorkflowTurnFailed";
-    if (failed || activation === null || activation.finished || this.#state.paused !== null) return "running";
-    let handedOff = false;
-    for (const request of activation.pending.values()) {
-      if (request.kind === "task" || request.kind === "child") handedOff = true;
-      else if (request.kind === "step" || request.kind === "compensation") {
-        if (!this.#backsOff(request.key, events)) return "running";
-      }
-    }
-    return handedOff || (this.#state.open !== null && Object.keys(this.#state.open.children).length > 0)
-      ? "handed-off"
-      : "waiting";
-  }
-
-  /** The attempt is over and the next one is not begun, once these events are recorded. */
-  #backsOff(key: string, events: readonly WorkflowEvent[]): boolean {
-    const last = events.findLast(
-      ({ data }) => "occurrence" in data && stepKey(data.name, data.occurrence) === key,
-    );
-    if (last !== undefined) return last.type === "StepRetryScheduled";
-    return this.#state.steps.get(key)?.status === "retrying";
-  }
-
-  /** Earliest time at which something of the committed state is due. Tasks and retries are loaded before theirs. */
-  #dueAfter(): number | null {
-    let earliest = this.#state.deadlineAt ?? Number.POSITIVE_INFINITY;
-    for (const request of this.#activation?.pending.values() ?? []) {
-      const dueAt = request.kind === "timer" || request.kind === "wait" ? request.dueAt : null;
-      if (dueAt !== null) earliest = Math.min(earliest, dueAt);
-    }
-    for (const completion of this.#uncommitted)
-      if (completion.type === "StepRetryScheduled")
-        earliest = Math.min(earliest, completion.data.nextAttemptAt);
-    for (const step of this.#state.steps.values())
-      if (step.status === "retrying" && step.nextAttemptAt !== null)
-        earliest = Math.min(earliest, step.nextAttemptAt);
-    return Number.isFinite(earliest) ? earliest : null;
+    const pending = activation === null || activation.finished ? null : activation.pending.values();
+    const condition = conditionAfter({ pending, state: this.#state, events });
+    if (condition === "running" || activation === null) return { condition, dueAt: null };
+    return {
+      condition,
+      dueAt: dueAfter({ pending: activation.pending.values(), state: this.#state, events }),
+    };
   }
 
   /** Starts what the code asked for, and what a committed start or retry calls for. */
@@ -652,11 +579,11 @@ export class Run {
       );
     }
     this.#discard();
-    this.#refuseAskers(error as Error);
+    this.#askers.refuseAll(error as Error);
   }
 
   #done(): null {
-    this.#answerUpdates();
+    this.#askers.answer(this.#state);
     this.#phase = "done";
     this.#release(new Error(`Run ${this.id} is ${this.#state.status}.`));
     this.#deps.onDone(this);
@@ -667,7 +594,7 @@ export class Run {
     this.#activation = null;
     this.#dispatcher.stop();
     this.#dispatcher.release(reason);
-    this.#refuseAskers(
+    this.#askers.refuseAll(
       new MillraceError("workflow_closed", `${reason.message} The update was not answered.`, {
         retryable: this.#phase === "stopped",
       }),
@@ -702,29 +629,6 @@ export class Run {
     );
   }
 
-  /** The state of an update that was taken in before; null when there is none. */
-  #answered(id: string): NonNullable<RunState["open"]>["updates"][string] | null {
-    const updates = this.#state.open?.updates;
-    return updates !== undefined && Object.hasOwn(updates, id) ? (updates[id] ?? null) : null;
-  }
-
-  #answerUpdates(): void {
-    for (const [id, askers] of this.#askers) {
-      const update = this.#answered(id);
-      if (update === null || update.status === "accepted") continue;
-      this.#askers.delete(id);
-      for (const { resolve, reject } of askers) {
-        if (update.status === "completed") resolve(update.output);
-        else reject(updateFailed(this.id, update.name, update.error));
-      }
-    }
-  }
-
-  #refuseAskers(error: Error): void {
-    for (const askers of this.#askers.values()) for (const { reject } of askers) reject(error);
-    this.#askers.clear();
-  }
-
   #historyFull(): MillraceError {
     return new MillraceError(
       "limit_exceeded",
@@ -734,38 +638,12 @@ export class Run {
     );
   }
 
-  #isStopped(): boolean {
-    return this.#phase === "stopped";
-  }
-
   #hasInput(): boolean {
     return this.#completions.length > 0 || this.#external.length > 0 || this.#stray !== null;
   }
 
-  /** Tries again while the broker is away: the outcome is kept here until the log has it, or the worker stops. */
-  async #persist<T>(act: () => Promise<T>): Promise<T> {
-    for (let attempt = 1; ; attempt++) {
-      try {
-        return await act();
-      } catch (error) {
-        const again = isMillraceError(error) && error.retryable && error.code !== "conflict";
-        if (!again || this.#isStopped()) throw error;
-        this.#deps.logger.warn(
-          { workflowId: this.id, code: error.code, attempt },
-          `Run ${this.id} waits: ${error.message}`,
-        );
-        const delayMs = retryDelayMs(retryPolicy, attempt, this.#deps.random());
-        await new Promise<void>((resolve) => {
-          const end = (): void => {
-            this.#endBackoffs.delete(end);
-            resolve();
-          };
-          this.#endBackoffs.add(end);
-          this.#deps.timers.add(this.#deps.clock.now() + delayMs, end);
-        });
-        if (this.#isStopped()) throw error;
-      }
-    }
+  #persist<T>(act: () => Promise<T>): Promise<T> {
+    return this.#persistence.persist(act);
   }
 }
 
@@ -774,35 +652,4 @@ function beginsAnew({ events }: StoredCommit): boolean {
   return events.some(
     ({ type }) => type === "WorkflowReset" || type === "WorkflowMigrated" || type === "HistoryCopied",
   );
-}
-
-/** Told in two ways within one turn: a child's end by the tail and by a look, an update by two who ask. */
-function isRepeated(completion: Completion, decided: readonly WorkflowEvent[]): boolean {
-  const { type } = completion;
-  if (type !== "ChildWorkflowClosed" && type !== "UpdateAccepted" && type !== "WorkflowCancelRequested")
-    return false;
-  return decided.some((event) => event.type === type && identityOf(event) === identityOf(completion));
-}
-
-/** Outcomes of what runs are recorded; what would begin something is not. */
-function isHeldWhilePaused({ type }: Completion): boolean {
-  return (
-    type === "StepStarted" ||
-    type === "StepScheduled" ||
-    type === "TimerFired" ||
-    type === "WaitTimedOut" ||
-    type === "UpdateAccepted"
-  );
-}
-
-export function updateFailed(
-  id: string,
-  name: string,
-  error: EventData<"UpdateCompleted">["error"] | null,
-): MillraceError {
-  const info = error ?? { message: "" };
-  return new MillraceError("update_failed", `Update ${name} of ${id} failed: ${info.message}`, {
-    cause: fromErrorInfo(info),
-    details: { error: info },
-  });
 }
