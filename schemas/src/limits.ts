@@ -53,6 +53,8 @@ export const limits = {
   attributeChars: 256,
   /** Schedules of one namespace that are not deleted. */
   schedules: 10_000,
+  /** Commits after which a schedule pauses itself: below `subjectCommits`, so that operators can still change it. */
+  scheduleCommits: 990_000,
   /** Characters of a schedule id: the ids of its runs are that and a time, and must fit `workflowIdChars`. */
   scheduleIdChars: 80,
   /** Shortest interval of a schedule, milliseconds. A cron expression's is a second too. */

@@ -52,6 +52,7 @@ const spec = fc.record({
 const memo = fc.record({
   specSequence: fc.constantFrom(null, 3),
   createdAt: small,
+  commits: small,
   paused: fc.constantFrom(null, { since: 1, reason: null, by: null }),
   through: small,
   nextTickAt: fc.constantFrom(null, 7),

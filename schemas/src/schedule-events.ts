@@ -29,6 +29,8 @@ const ScheduleMemo = v.object({
   /** Sequence of the commit that has the spec; null: this one. */
   specSequence: v.nullable(v.number()),
   createdAt: v.number(),
+  /** Commits of the schedule so far, this one included. */
+  commits: v.number(),
   paused: v.nullable(
     v.object({ since: v.number(), reason: v.nullable(v.string()), by: v.nullable(v.string()) }),
   ),

@@ -55,6 +55,8 @@ export interface ScheduleRow {
     readonly message: string;
     readonly at: string;
   } | null;
+  /** Commits of its history; at `limits.scheduleCommits` it pauses itself. */
+  readonly commits: number;
   readonly createdAt: string;
   readonly updatedAt: string;
   /** Sequence of the last commit that is in this row. */
@@ -94,6 +96,7 @@ export function toScheduleRow(state: ScheduleState): ScheduleRow {
             message: failure.message,
             at: isoTime(failure.at),
           },
+    commits: state.commits,
     createdAt: isoTime(state.createdAt),
     updatedAt: isoTime(state.updatedAt),
     sequence: state.sequence,

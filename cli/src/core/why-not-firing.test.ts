@@ -25,6 +25,7 @@ const row: ScheduleRow = {
   counts: { triggered: 0, skipped: 0, missed: 0 },
   recentRuns: [],
   failure: null,
+  commits: 1,
   createdAt: "2026-01-01T00:00:00.000Z",
   updatedAt: "2026-01-01T00:00:00.000Z",
   sequence: 1,

@@ -161,8 +161,9 @@ export function createScheduleCommands(deps: ScheduleCommandsDeps): Schedules {
         }
         await assertRoom(id);
         try {
-          const event = decideCreate(id, spec, operatorOf(options), clock.now());
-          const expected = found.kind === "schedule" ? found.state.sequence : "new";
+          const before = found.kind === "schedule" ? found.state : null;
+          const event = decideCreate(id, spec, operatorOf(options), clock.now(), before?.commits);
+          const expected = before?.sequence ?? "new";
           const sequence = await append(id, expected, event);
           if (count !== null) count++;
           return { created: true, sequence };

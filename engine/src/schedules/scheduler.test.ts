@@ -1,4 +1,5 @@
 import type { EventLog } from "@millrace/event-log";
+import { limits, scheduleType } from "@millrace/schemas";
 import { afterEach, describe, expect, test } from "vitest";
 import { defineWorkflow } from "../definition.ts";
 import { aesGcmCodec } from "../payloads/aes-gcm-codec.ts";
@@ -195,6 +196,33 @@ describe("a sealed input", () => {
     expect(world.runs()).toEqual([]);
     expect((await operator.schedules.get("s")).failure).toMatchObject({ workflowId: "s-20260101T000100Z" });
   });
+});
+
+test("a history that is full pauses its schedule, which says so and can still be deleted", async () => {
+  world = scheduleWorld(start);
+  const millrace = await world.connect();
+  await millrace.schedules.create("s", minutely, { allowUnregistered: true });
+  const [created] = await millrace.log.load("s");
+  const event = created?.events[0];
+  if (event?.type !== "ScheduleCreated") throw new Error("no schedule");
+  // As after so many ticks.
+  const memo = { ...event.data.memo, specSequence: created?.sequence ?? 0, commits: limits.scheduleCommits };
+  await millrace.log.append({
+    commitId: "01ARZ3NDEKTSV4RRFFQ69G5FAV",
+    workflowId: "s",
+    type: scheduleType,
+    expected: created?.sequence ?? 0,
+    events: [{ type: "ScheduleTriggered", data: { runs: [], skipped: [], memo } }],
+    condition: "waiting",
+  });
+  await millrace.worker({ workflows: [quick] });
+  await world.goTo("2026-01-01T00:05:00Z");
+  expect(world.runs()).toEqual([]);
+  expect((await millrace.schedules.get("s")).paused).toMatchObject({
+    by: "millrace",
+    reason: expect.stringContaining("anew under another id") as string,
+  });
+  await millrace.schedules.delete("s");
 });
 
 describe("overlap", () => {

@@ -28,13 +28,27 @@ export interface Operator {
 
 export type ScheduleEvent = Extract<WorkflowEvent, { type: `Schedule${string}` }>;
 
+/** Why a schedule pauses itself. */
+const historyFull: Operator = {
+  reason: `its history has ${limits.scheduleCommits} commits, the limit: create it anew under another id`,
+  by: "millrace",
+};
+
 /** Ticks looked at in one decision: bounds its time when an owner was away for long. */
 const ticksLookedAt = 1_000;
 
-export function decideCreate(id: string, spec: ScheduleSpec, operator: Operator, at: number): ScheduleEvent {
+/** `before`: commits of a deleted schedule under the same id, whose history it goes on with. */
+export function decideCreate(
+  id: string,
+  spec: ScheduleSpec,
+  operator: Operator,
+  at: number,
+  before = 0,
+): ScheduleEvent {
   const memo: ScheduleMemo = {
     specSequence: null,
     createdAt: at,
+    commits: before + 1,
     paused: null,
     through: at,
     ...nextOf(id, spec, at),
@@ -170,6 +184,7 @@ export function decideDue(
   isOpen: (runId: string) => boolean,
 ): ScheduleEvent | null {
   if (state.status === "deleted") return null;
+  if (state.commits >= limits.scheduleCommits) return decidePause(state, historyFull, now);
   const draft = draftOf(state, isOpen);
   let changed = drainWaiting(state, draft);
   if (state.status === "active") {
@@ -352,7 +367,7 @@ function memoOf(state: ScheduleState): ScheduleMemo {
   const { specSequence, paused, through, nextTickAt, nextDueAt, open, waiting, backfills, counts } = state;
   const { createdAt, recent, failure } = state;
   return {
-    ...{ createdAt, specSequence, paused, through, nextTickAt, nextDueAt },
+    ...{ createdAt, commits: state.commits + 1, specSequence, paused, through, nextTickAt, nextDueAt },
     ...{ open, waiting, backfills, counts, recent, failure },
   };
 }
