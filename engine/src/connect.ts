@@ -309,18 +309,19 @@ class Connection implements Millrace {
     schedule: ScheduleState,
     run: ScheduledRun,
     definition: AnyWorkflowDefinition | null,
-  ): Promise<void> {
+  ): Promise<boolean> {
     const { type, input, attributes, timeoutMs } = schedule.spec.workflow;
     // A worker without the codec's key must not start runs on what it cannot read.
     assertOpenedPayload(input);
     if (definition !== null) await parseInput(definition, input);
-    await this.#start(type, input, {
+    const { created } = await this.#start(type, input, {
       ...(definition === null ? {} : defaultsOf(definition)),
       ...(timeoutMs === null ? {} : { timeoutMs }),
       id: run.id,
       attributes: { ...attributes, schedule: schedule.id, scheduledAt: isoTime(run.tick) },
       allowUnregistered: true,
     });
+    return created;
   }
 
   close(): Promise<void> {

@@ -118,8 +118,12 @@ export interface Worker {
 
 /** What is done with a schedule's runs; both may be repeated. */
 export interface ScheduleActions {
-  /** `definition`: what the run starts on, null when that is not here. */
-  start(schedule: ScheduleState, run: ScheduledRun, definition: AnyWorkflowDefinition | null): Promise<void>;
+  /** `definition`: what the run starts on, null when that is not here. False when the run was there already. */
+  start(
+    schedule: ScheduleState,
+    run: ScheduledRun,
+    definition: AnyWorkflowDefinition | null,
+  ): Promise<boolean>;
   cancel(id: string, reason: string): Promise<void>;
 }
 

@@ -53,7 +53,8 @@ export interface ScheduleCommandsDeps {
     input: unknown,
     allowUnregistered: boolean,
   ) => Promise<unknown>;
-  readonly start: (schedule: ScheduleState, run: ScheduledRun) => Promise<void>;
+  /** False when the run was there already. */
+  readonly start: (schedule: ScheduleState, run: ScheduledRun) => Promise<boolean>;
 }
 
 interface Executed {

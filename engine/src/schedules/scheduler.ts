@@ -40,8 +40,8 @@ export interface SchedulerDeps {
   readonly inShard: (scheduleId: string) => boolean;
   /** A schedule is fired by the worker that executes its workflow type in its shard. Asked before each decision. */
   readonly owns: (type: string, scheduleId: string) => boolean;
-  /** Starts a run of the schedule; the same again is harmless. */
-  readonly start: (schedule: ScheduleState, run: ScheduledRun) => Promise<void>;
+  /** Starts a run of the schedule; the same again is harmless, and answers false. */
+  readonly start: (schedule: ScheduleState, run: ScheduledRun) => Promise<boolean>;
   /** Asks a run to cancel. */
   readonly cancel: (runId: string, reason: string) => Promise<void>;
 }
@@ -59,6 +59,8 @@ interface Entry {
   /** Runs of `state.open`, as far as they are known. */
   readonly runs: Map<string, "asking" | "open" | "closed">;
   readonly cancelled: Set<string>;
+  /** Runs that this process has just decided: they are started without looking for them first. */
+  fresh: ReadonlySet<string>;
   disarm: () => void;
   failures: number;
   /** Waits or runs; `again`: something came while it ran. */
@@ -137,6 +139,7 @@ export class Scheduler {
         stale: false,
         runs: new Map(),
         cancelled: new Set(),
+        fresh: new Set(),
         disarm: () => undefined,
         failures: 0,
         phase: "idle",
@@ -236,30 +239,37 @@ export class Scheduler {
       // Before the log is asked: an end that comes meanwhile is not overwritten.
       entry.runs.set(run.id, "asking");
       this.#byRun.set(run.id, entry);
-      let presence = await runPresence(this.#deps.log, run.id);
-      if (presence === "absent") {
-        // Lost while we asked: whoever owns the schedule now starts it.
-        if (entry.dropped) return true;
-        if (!(await this.#start(entry, state, run))) return true;
-        presence = "open";
-      }
+      const presence = await this.#present(entry, state, run);
+      if (presence === null) return true;
       if (entry.runs.get(run.id) === "asking") entry.runs.set(run.id, presence);
       if (entry.state !== state) return true;
     }
     return false;
   }
 
-  /** False when the run cannot be started, which is then in the log. */
-  async #start(entry: Entry, state: ScheduleState, run: ScheduledRun): Promise<boolean> {
+  /** Whether a run that was decided is open, started if need be; null when there is none and the state has moved. */
+  async #present(entry: Entry, state: ScheduleState, run: ScheduledRun): Promise<"open" | "closed" | null> {
+    const { log } = this.#deps;
+    const known = entry.fresh.has(run.id) ? "absent" : await runPresence(log, run.id);
+    if (known !== "absent") return known;
+    // Lost while we asked: whoever owns the schedule now starts it.
+    if (entry.dropped) return null;
+    const started = await this.#start(entry, state, run);
+    if (started !== "there") return started === "new" ? "open" : null;
+    const presence = await runPresence(log, run.id);
+    return presence === "absent" ? "open" : presence;
+  }
+
+  /** `failed`: the run cannot be started, which is then in the log. */
+  async #start(entry: Entry, state: ScheduleState, run: ScheduledRun): Promise<"new" | "there" | "failed"> {
     const { logger, start, clock } = this.#deps;
     try {
-      await start(state, run);
-      return true;
+      return (await start(state, run)) ? "new" : "there";
     } catch (error) {
       if (isMillraceError(error, "workflow_exists")) {
         // Somebody's own run under this id, or the tick's with the input of before an update: in any case not twice.
         logger.warn({ scheduleId: entry.id, workflowId: run.id }, error.message);
-        return true;
+        return "there";
       }
       if (!isMillraceError(error) || error.retryable) throw error;
       logger.error(
@@ -274,7 +284,7 @@ export class Scheduler {
         current,
         decideStartFailed(current, run, `${error.code}: ${error.message}`, clock.now()),
       );
-      return false;
+      return "failed";
     }
   }
 
@@ -313,6 +323,7 @@ export class Scheduler {
         const commit = { workflowId: entry.id, sequence, at: clock.now(), events: [event] };
         entry.state = evolveSchedule(entry.state, commit);
       }
+      entry.fresh = new Set(event.type === "ScheduleTriggered" ? event.data.runs.map(({ id }) => id) : []);
     } catch (error) {
       // Refused, or in doubt: the log knows.
       entry.stale = true;
