@@ -10,6 +10,7 @@ import { benchDelivery, benchResume } from "./delivery.ts";
 import { benchProjector } from "./projector.ts";
 import { renderResults, type Figures } from "./render-results.ts";
 import { benchTakeOver } from "./take-over.ts";
+import { benchTasks } from "./tasks.ts";
 import { benchWorkflows } from "./workflows.ts";
 
 const { values } = parseArgs({
@@ -25,6 +26,8 @@ try {
   const append = await benchAppend(broker.url, "append");
   say("Running three-step workflows…");
   const workflows = await benchWorkflows(broker.url, "workflows");
+  say("Doing tasks…");
+  const tasks = await benchTasks(broker.url, "tasks");
   say("Projecting…");
   const projector = await benchProjector(broker.url, "projector", folder);
   say("Taking runs over…");
@@ -45,6 +48,7 @@ try {
     durability,
     append,
     workflows,
+    tasks,
     projector,
     takeOver,
     delivery,
@@ -64,6 +68,10 @@ try {
         p99MsC1: workflows.c1.p99Ms,
         p50MsC100: workflows.c100.p50Ms,
         p99MsC100: workflows.c100.p99Ms,
+        tasksPerS: tasks.onePerS,
+        tasksTenPerRunPerS: tasks.tenPerS,
+        taskP50Ms: tasks.p50Ms,
+        taskP99Ms: tasks.p99Ms,
         projectorEventsPerS: projector.eventsPerS,
         rawSqliteRowsPerS: projector.rawRowsPerS,
         takeOver10kWaitingMs: takeOver[0].takeOverMs,

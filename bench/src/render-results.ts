@@ -3,6 +3,7 @@ import type { DeliveryFigures, ResumeFigures } from "./delivery.ts";
 import type { ProjectorFigures } from "./projector.ts";
 import { round } from "./figures.ts";
 import type { TakeOverFigures } from "./take-over.ts";
+import type { TaskFigures } from "./tasks.ts";
 import type { WorkflowFigures } from "./workflows.ts";
 
 export interface Figures {
@@ -15,6 +16,7 @@ export interface Figures {
     readonly c100: WorkflowFigures;
     readonly throughput: WorkflowFigures;
   };
+  readonly tasks: TaskFigures;
   readonly projector: ProjectorFigures;
   /** Of runs that wait, and of runs that work. */
   readonly takeOver: readonly [TakeOverFigures, TakeOverFigures];
@@ -23,7 +25,7 @@ export interface Figures {
 }
 
 export function renderResults(figures: Figures): string {
-  const { append, workflows, projector, takeOver, delivery, resume } = figures;
+  const { append, workflows, tasks, projector, takeOver, delivery, resume } = figures;
   const mode =
     figures.durability === "default"
       ? "broker's default flush (an acknowledged commit survives a killed process, not a power cut)"
@@ -60,6 +62,13 @@ export function renderResults(figures: Figures): string {
       `p99 ${workflows.c1.p99Ms} ms, ${workflows.c1.perS}/s`,
       "p50 under 4 ms",
     ),
+    row(
+      "Tasks done by one worker, one a run, 400 runs at a time",
+      `${tasks.onePerS}/s`,
+      `ten a run, 60 runs at a time: ${tasks.tenPerS}/s`,
+      "3,000/s",
+    ),
+    row("Run of one task, one at a time", `p50 ${tasks.p50Ms} ms`, `p99 ${tasks.p99Ms} ms`, ""),
     row(
       "Projector",
       `${projector.eventsPerS} events/s`,

@@ -62,6 +62,8 @@ describe("readServerConfig", () => {
     expect(refusal(() => dev({ group: "a.b" }))).toMatch(/^invalid_id: Worker group "a.b"/);
     for (const lease of ["1", "2.5", "x", ""])
       expect(refusal(() => dev({ lease }))).toMatch(/^invalid_request: --lease .* whole seconds, 2 at least/);
+    expect(dev({ taskLease: "60" })).toMatchObject({ taskLeaseMs: 60_000 });
+    expect(refusal(() => dev({ taskLease: "1" }))).toMatch(/^invalid_request: --task-lease /);
   });
 
   it("puts the examples before the workflows given, all as absolute paths", () => {

@@ -30,6 +30,7 @@ export interface ServerOptions {
   readonly workflows?: readonly string[];
   readonly group?: string;
   readonly lease?: string;
+  readonly taskLease?: string;
   readonly examples?: boolean;
   readonly split?: boolean;
   readonly parts?: string;
@@ -55,6 +56,8 @@ export interface ServerConfig {
   readonly group: string | undefined;
   /** Undefined: the engine's own default. */
   readonly leaseMs: number | undefined;
+  /** Undefined: the event log's own default. */
+  readonly taskLeaseMs: number | undefined;
   readonly examples: boolean;
   /** Refuse clocks, randomness, timers and the network to workflow code: on while it is being written. */
   readonly guard: boolean;
@@ -110,7 +113,8 @@ export function readServerConfig(
       ...(options.workflows ?? []).map((file) => resolve(file)),
     ],
     group: options.group,
-    leaseMs: readLease(options.lease),
+    leaseMs: readLease("--lease", options.lease),
+    taskLeaseMs: readLease("--task-lease", options.taskLease),
     examples,
     guard: command === "dev",
     json: options.json === true,
@@ -178,13 +182,13 @@ function readPort(option: string | undefined, env: Environment): number {
 }
 
 /** At least two: the broker counts in seconds, and a pause of the process must not cost a lease. */
-function readLease(option: string | undefined): number | undefined {
+function readLease(name: string, option: string | undefined): number | undefined {
   if (option === undefined) return undefined;
   const seconds = Number(option);
   if (/^[0-9]{1,5}$/.test(option) && seconds >= 2) return seconds * 1_000;
   throw new MillraceError(
     "invalid_request",
-    `--lease ${JSON.stringify(option)} is not a lease: expected whole seconds, 2 at least.`,
+    `${name} ${JSON.stringify(option)} is not a lease: expected whole seconds, 2 at least.`,
   );
 }
 

@@ -189,6 +189,7 @@ function serverOptions(command: Command): Command {
     .option("--workflows <files...>", "JavaScript modules that export workflow definitions")
     .option("--group <name>", "worker group that shares the runs (default: workers with the same types)")
     .option("--lease <seconds>", "until the runs of a killed worker are taken over (default 10)")
+    .option("--task-lease <seconds>", "until a task whose worker is silent goes to another one (default 30)")
     .option("--json", "the ready line as one JSON object");
 }
 

@@ -145,7 +145,7 @@ async function reachBroker({ config, output, stop }: Session): Promise<Reached> 
 }
 
 async function startHere({ config, logger, stop }: Session, { broker }: Reached): Promise<Started> {
-  const { parts, namespace, dataDir, host, port, payloadKeys, group, leaseMs } = config;
+  const { parts, namespace, dataDir, host, port, payloadKeys, group, leaseMs, taskLeaseMs } = config;
   const workflows = parts.includes("engine") ? await loadWorkflows(config.workflowFiles) : [];
   const running = await startParts({
     parts,
@@ -158,6 +158,7 @@ async function startHere({ config, logger, stop }: Session, { broker }: Reached)
     payloadKeys,
     group,
     leaseMs,
+    taskLeaseMs,
     guard: config.guard,
     logger,
     onFailed: stop.fail,
@@ -169,7 +170,7 @@ async function startSplit(
   { config, output, logger, stop }: Session,
   { embedded }: Reached,
 ): Promise<Started> {
-  const { namespace, dataDir, host, workflowFiles, group, leaseMs } = config;
+  const { namespace, dataDir, host, workflowFiles, group, leaseMs, taskLeaseMs } = config;
   const environment = {
     ...config.environment,
     MILLRACE_LOG: logger.level,
@@ -202,6 +203,7 @@ async function startSplit(
         ...(part === "engine" && workflowFiles.length > 0 ? ["--workflows", ...workflowFiles] : []),
         ...(group === undefined ? [] : ["--group", group]),
         ...(leaseMs === undefined ? [] : ["--lease", String(leaseMs / 1_000)]),
+        ...(taskLeaseMs === undefined ? [] : ["--task-lease", String(taskLeaseMs / 1_000)]),
       ],
     }),
     onEnded: (part, reason, delayMs) => {

@@ -40,6 +40,13 @@ describe("guides", () => {
       .map((line) => new RegExp(`^${line.split("…").map(literal).join(".*")}`));
   }
 
+  it("task-queues: a retry, a dead letter, a redrive", async () => {
+    const lines = await run("tasks");
+    const wanted = await promised("task-queues", "It prints");
+    expect(lines).toHaveLength(wanted.length);
+    for (const [index, line] of lines.entries()) expect(line).toMatch(wanted[index] ?? /^$/);
+  });
+
   it("sealed: the owner reads everything, others the stored forms", async () => {
     const lines = await run("sealed");
     const wanted = await promised("payloads", "It prints (");

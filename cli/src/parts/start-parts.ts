@@ -31,6 +31,7 @@ export interface PartsOptions {
   readonly payloadKeys: PayloadKeys | null;
   readonly group: string | undefined;
   readonly leaseMs: number | undefined;
+  readonly taskLeaseMs: number | undefined;
   /** As `WorkerOptions.guard`. */
   readonly guard: boolean;
   readonly logger: Logger;
@@ -62,11 +63,12 @@ export function projectionFile(dataDir: string, namespace: string): string {
 export async function startParts(options: PartsOptions): Promise<RunningParts> {
   const { openEventLog } = await import("@millrace/event-log");
   const { aesGcmCodec, connect } = await import("@millrace/engine");
-  const { payloadKeys, logger } = options;
+  const { payloadKeys, logger, taskLeaseMs } = options;
   const log = await openEventLog({
     ...options.broker,
     namespace: options.namespace,
     name: `millrace ${options.parts.join(",")}`,
+    ...(taskLeaseMs === undefined ? {} : { taskLeaseMs }),
   });
   const payloads = payloadKeys === null ? {} : { codec: aesGcmCodec(payloadKeys) };
   const millrace = await connect({ log, logger, payloads });
