@@ -1,7 +1,7 @@
 import type { Command } from "commander";
 import type { ClientCommand } from "./client-command.ts";
 import type { BulkCommandOptions } from "./commands/bulk.ts";
-import type { OperatorOptions, ResetCommandOptions } from "./commands/operate.ts";
+import type { MigrateCommandOptions, OperatorOptions, ResetCommandOptions } from "./commands/operate.ts";
 import { processEnvironment } from "./config.ts";
 
 /** What operators do to runs: one at a time, or many by a filter. */
@@ -62,14 +62,15 @@ export function addOperatorCommands(program: Command, clientCommand: ClientComma
       return undefined;
     },
   );
-  clientCommand<OperatorOptions & { readonly toVersion: string }>(
+  clientCommand<MigrateCommandOptions>(
     operator(
-      program.command("migrate <id>").description("let a run go on with another version of its code"),
-    ).requiredOption("--to-version <version>", "the version"),
-    async (api, output, options, args) => {
-      await (await import("./commands/operate.ts")).migrate(api, output, String(args[0]), withName(options));
-      return undefined;
-    },
+      program.command("migrate <ids...>").description("let runs go on with another version of their code"),
+    )
+      .requiredOption("--to-version <version>", "the version")
+      .option("--dry-run", "only replay their histories on the new code here, and say where they diverge")
+      .option("--workflows <files...>", "for --dry-run: JavaScript modules that export the new code"),
+    async (api, output, options, args) =>
+      (await import("./commands/operate.ts")).migrate(api, output, args[0] as string[], withName(options)),
   );
   clientCommand<{ readonly payload?: string; readonly key?: string; readonly by?: string }>(
     program

@@ -70,13 +70,18 @@ export function presentRun(id: string, type: string, history: readonly HistoryCo
       }
       if (event.type === "WorkflowForked" && event.data.seed !== undefined) seed = event.data.seed;
       // What comes from outside in the middle of a copy stands behind it: the copied part was made without it.
-      if (state.copying && commit.condition === null && isOutsideEvent(event)) {
+      if (state.copying && isFromOutside(commit)) {
         late.push({ event, sequence: commit.sequence, copied: false });
       } else events.push({ event, sequence: commit.sequence, copied });
       if (event.type === "HistoryCopied") events.push(...late.splice(0));
     }
   }
   return { state, start, seed, events, commitCount, seenUntil };
+}
+
+/** A recorded history does not say what its owner declared, so it goes by the events. */
+function isFromOutside({ condition, events }: HistoryCommit): boolean {
+  return condition === null && events.every(isOutsideEvent);
 }
 
 function isCopy({ type }: WorkflowEvent): boolean {

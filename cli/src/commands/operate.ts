@@ -1,5 +1,6 @@
 /** Commands on one run: each is one request, and one event in the run's history with who and why. */
 import { MillraceError } from "@millrace/schemas";
+import { exitCodes, type ExitCode } from "../core/exit-code.ts";
 import type { Output } from "../output.ts";
 import type { ServerApi } from "../server-api.ts";
 
@@ -74,15 +75,29 @@ export async function fork(
   output.text(`${String(answer["id"])}  forked from ${id} (sequence ${answer.sequence})`);
 }
 
+export interface MigrateCommandOptions extends OperatorOptions {
+  readonly toVersion: string;
+  readonly dryRun?: boolean;
+  readonly workflows?: readonly string[];
+}
+
+/** With a dry run nothing is written: the stored history is replayed here, on the code of `--workflows`. */
 export async function migrate(
   api: ServerApi,
   output: Output,
-  id: string,
-  options: OperatorOptions & { readonly toVersion: string },
-): Promise<void> {
-  const answer = await post(api, id, "migrate", { ...whoAndWhy(options), toVersion: options.toVersion });
-  output.value(answer);
-  output.text(`${id} goes on with version ${options.toVersion} (sequence ${answer.sequence})`);
+  ids: readonly string[],
+  options: MigrateCommandOptions,
+): Promise<ExitCode> {
+  if (options.dryRun === true) {
+    const { planMigrations } = await import("./plan-migrations.ts");
+    return planMigrations(api, output, ids, options.toVersion, options.workflows ?? []);
+  }
+  for (const id of ids) {
+    const answer = await post(api, id, "migrate", { ...whoAndWhy(options), toVersion: options.toVersion });
+    output.value(answer);
+    output.text(`${id} goes on with version ${options.toVersion} (sequence ${answer.sequence})`);
+  }
+  return exitCodes.ok;
 }
 
 export async function signal(

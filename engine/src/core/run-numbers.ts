@@ -44,6 +44,7 @@ export function runNumbers(history: readonly HistoryCommit[]): RunNumber[] {
   for (const { sequence, commitId, condition, events } of history) {
     // A copy in one commit: what stands in the commit with the header was copied.
     let header = false;
+    const fromOutside = condition === null && events.every(isOutsideEvent);
     for (const event of events) {
       if (event.type === "WorkflowReset" || event.type === "WorkflowContinuedAsNew") {
         run.end = sequence;
@@ -68,7 +69,7 @@ export function runNumbers(history: readonly HistoryCommit[]): RunNumber[] {
         continue;
       }
       if (event.type === "WorkflowStarted" && run.seed === "") run.seed = commitId;
-      if (run.copying && condition === null && isOutsideEvent(event)) run.late.push(event);
+      if (run.copying && fromOutside) run.late.push(event);
       else run.events.push(event);
     }
     if (header || run.copying) run.copied = run.events.length;
