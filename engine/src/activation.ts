@@ -103,6 +103,8 @@ export class Activation {
   readonly #signals = new Map<string, EventData<"SignalReceived">[]>();
   readonly #signalIds = new Set<string>();
   readonly #updateIds = new Set<string>();
+  /** Keys of tasks that the code does not wait for any more. */
+  readonly #cancelledTasks = new Set<string>();
   readonly #patches = new Map<string, boolean>();
   #decided: WorkflowEvent[] = [];
   #requested: Request[] = [];
@@ -597,7 +599,8 @@ export class Activation {
       case "task":
       case "step":
       case "compensation": {
-        const { name, occurrence } = request;
+        const { name, occurrence, kind, key } = request;
+        if (kind === "task") this.#cancelledTasks.add(key);
         if (request.recorded) this.decide({ type: "StepCancelled", data: { name, occurrence } });
         break;
       }
@@ -613,6 +616,8 @@ export class Activation {
   #expectKey(key: string, event: WorkflowEvent, sequence: number): Request | null {
     const request = this.pending.get(key);
     if (request !== undefined) return request;
+    // Its worker, in whatever process, recorded it before the cancellation could be.
+    if (this.#cancelledTasks.has(key)) return null;
     if (this.#finished) {
       this.#unasked ??= this.#diverged(event, sequence);
       return null;

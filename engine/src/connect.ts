@@ -1,4 +1,4 @@
-import { openEventLog, type EventLog, type EventLogOptions } from "@millrace/event-log";
+import { openEventLog, type EventLog, type EventLogOptions, type StoredCommit } from "@millrace/event-log";
 import {
   assertAttributes,
   assertTraceparent,
@@ -500,7 +500,9 @@ class Connection implements Millrace {
     wanted: { readonly input: unknown; readonly driver: string; readonly plan?: readonly string[] },
     conflict: Error,
   ): Promise<StartResult> {
-    const state = foldHistory(await this.log.load(id));
+    const history = await this.log.load(id);
+    // As it was started: a run that was continued as new has another input by now.
+    const state = foldHistory(history.slice(0, 1));
     if (state === null) throw conflict;
     if (state.type === scheduleType) {
       throw new MillraceError(
@@ -517,7 +519,7 @@ class Connection implements Millrace {
     throw new MillraceError(
       "workflow_exists",
       `Start of ${id} refused: a run with this id exists since sequence ${state.startedSequence} with another ${difference} ` +
-        `(type ${state.type}, ${isClosed(state.status) ? state.status : "open"}). Use another id, or repeat the same start.`,
+        `(type ${state.type}, ${statusOf(history)}). Use another id, or repeat the same start.`,
       { details: { difference, type: state.type, sequence: state.startedSequence } },
     );
   }
@@ -543,6 +545,12 @@ function typeUnknown(what: string, type: string, orElse = ""): MillraceError {
     `${what} refused: no worker has ever registered workflow type ${type}. Start a worker that hosts it, ` +
       `pass "allowUnregistered": true${orElse}.`,
   );
+}
+
+/** How the run closed, or that it did not. */
+function statusOf(history: readonly StoredCommit[]): string {
+  const status = foldHistory(history)?.status;
+  return status !== undefined && isClosed(status) ? status : "open";
 }
 
 /** What makes a start another one. The version does not: the same start may be repeated after a deploy. */

@@ -104,8 +104,7 @@ export class Run {
   #uncommitted: Completion[] = [];
   /** Events of the turn in hand so far: recorded even when the code then fails the turn. */
   #delivered: WorkflowEvent[] = [];
-  /** R6: what the code decided, and what has come in and would begin something, while the run is paused. */
-  #held: WorkflowEvent[] = [];
+  /** R6: what has come in and would begin something, while the run is paused. */
   #heldCompletions: Completion[] = [];
   /** Keys of tasks of which others have recorded something that is not acted upon yet. */
   readonly #movedTasks = new Set<string>();
@@ -307,8 +306,8 @@ export class Run {
     const completions = this.#takeCompletions(paused);
     this.#uncommitted = completions;
     const decided: WorkflowEvent[] = [];
-    const take = (): void => void (paused ? this.#held : decided).push(...activation.takeDecided());
-    if (!paused) decided.push(...this.#held.splice(0));
+    // R6: what it decides while the run is paused stays with the code, where another process' record of it is matched.
+    const take = (): void => void (paused || decided.push(...activation.takeDecided()));
     take();
     this.#delivered = decided;
     if (this.#commitCount >= historyWarnedAt && !this.#warned) {
@@ -458,6 +457,7 @@ export class Run {
     this.#traceparent = history.find(({ traceparent }) => traceparent !== null)?.traceparent ?? null;
     const present = presentRun(this.id, this.type, history);
     const { state } = present;
+    if (this.#state.sequence !== 0 && this.#state.run !== state.run) this.#dropOutcomes();
     this.#state = state;
     this.#commitCount = present.commitCount;
     this.#warned =
@@ -524,7 +524,6 @@ export class Run {
     this.#lines.discard();
     this.#stray = null;
     this.#delivered = [];
-    this.#held = [];
     this.#completions = [...this.#uncommitted, ...this.#completions];
     this.#uncommitted = [];
     this.#dispatcher.clearDues();
@@ -533,9 +532,14 @@ export class Run {
   /** The run number is over, or goes on with other code: what it began is not wanted any more. */
   #restart(): void {
     this.#discard();
+    this.#external = [];
+    this.#dropOutcomes();
+  }
+
+  /** What the run number before began is not wanted any more: its steps may have the names of those to come. */
+  #dropOutcomes(): void {
     this.#completions = this.#completions.filter(({ type }) => type === "UpdateAccepted");
     this.#heldCompletions = [];
-    this.#external = [];
     this.#dispatcher.release(new Error(`Run ${this.id} begins anew.`));
   }
 
@@ -547,6 +551,15 @@ export class Run {
 
   async #turnFailed(error: unknown): Promise<void> {
     if (this.#phase === "stopped") return;
+    if (isClosed(this.#state.status)) {
+      // Whoever closed it has done so for good; that our code would have gone another way changes nothing any more.
+      this.#deps.logger.warn(
+        { workflowId: this.id },
+        `Run ${this.id} was closed elsewhere: ${String(error)}`,
+      );
+      this.#done();
+      return;
+    }
     this.#phase = "stuck";
     // They may say why.
     this.#lines.flush(this.#deps.logger);
@@ -650,6 +663,10 @@ export class Run {
 /** Commits after which the code so far is not the code of this run any more. */
 function beginsAnew({ events }: StoredCommit): boolean {
   return events.some(
-    ({ type }) => type === "WorkflowReset" || type === "WorkflowMigrated" || type === "HistoryCopied",
+    ({ type }) =>
+      type === "WorkflowContinuedAsNew" ||
+      type === "WorkflowReset" ||
+      type === "WorkflowMigrated" ||
+      type === "HistoryCopied",
   );
 }

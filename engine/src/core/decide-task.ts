@@ -32,6 +32,8 @@ export interface StartTask extends TaskAttempt {
   readonly worker: string;
   /** How often its message was taken, this time included. */
   readonly delivery: number;
+  /** This worker has tried to begin it and does not know whether the log has that. */
+  readonly isInDoubt?: boolean;
 }
 
 export interface TaskDecision {
@@ -61,6 +63,8 @@ export function startTask(state: RunState, command: StartTask): StartDecision {
   if (isClosed(state.status)) return drop(`the run is ${state.status}`);
   if (step.status === "scheduled") return begun(ref, step.attempt, token, worker);
   if (step.status !== "started") return drop(`it is ${step.status}`);
+  if (command.isInDoubt === true && step.task.worker === worker && step.token === token)
+    return { events: [], outcome: "run", attempt: step.attempt, token };
   if (delivery === 1) return drop("another worker has begun it");
   const lost = step.task.worker === null || step.task.worker === "" ? "its worker" : step.task.worker;
   const reason = `Attempt ${step.attempt} was lost: ${lost} gave no sign of life.`;

@@ -45,8 +45,15 @@ export class TaskCommands {
     this.#deps = deps;
   }
 
-  /** Begins the attempt; null when nobody waits for it any more, and its message is finished. */
-  async start({ task, handle, delivery }: TakenTask, worker: string): Promise<TaskRef | null> {
+  /**
+   * Begins the attempt; null when nobody waits for it any more, and its message is finished. `isInDoubt`: an earlier call
+   * failed and may have been recorded.
+   */
+  async start(
+    { task, handle, delivery }: TakenTask,
+    worker: string,
+    isInDoubt = false,
+  ): Promise<TaskRef | null> {
     const { commands, log } = this.#deps;
     const { workflowId, name, occurrence, type, run, queue } = task;
     const command = {
@@ -54,6 +61,7 @@ export class TaskCommands {
       token: task.token,
       worker: worker.slice(0, limits.workerNameChars),
       delivery,
+      isInDoubt,
     };
     const begun: Guess<StartDecision> = {
       type,
@@ -70,7 +78,7 @@ export class TaskCommands {
       started = await commands.carryOut<StartDecision>(workflowId, (state) => startTask(state, command), {
         keep: this.#deps.keep,
         // A message that was taken before may have been begun before.
-        ...(delivery === 1 ? { guess: begun } : {}),
+        ...(delivery === 1 && !isInDoubt ? { guess: begun } : {}),
       });
     } catch (error) {
       if (!isMillraceError(error, "workflow_not_found")) throw error;

@@ -176,7 +176,8 @@ export class TaskWorker {
       log.tasks.release(running.taken.handle, delayMs);
       return;
     }
-    const ref = await this.#persist(() => commands.start(running.taken, this.#options.name));
+    let tries = 0;
+    const ref = await this.#persist(() => commands.start(running.taken, this.#options.name, tries++ > 0));
     if (ref === null) return;
     const execution = new TaskExecution(this.#deps, running.taken, ref);
     running.execution = execution;
