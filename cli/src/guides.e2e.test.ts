@@ -1,5 +1,5 @@
 /**
- * The `console` blocks in docs/guides run as they stand there, in order, and print what stands below them. Commands
+ * The `console` blocks in docs run as they stand there, in order, and print what stands below them. Commands
  * are `millrace …` and `node examples/dist/…`, both against one server, which hosts `hello` and `order`.
  */
 import { readdirSync, readFileSync } from "node:fs";
@@ -9,8 +9,10 @@ import { afterAll, beforeAll, describe, expect, it, vi } from "vitest";
 import { millrace, run, Server, temporaryFolder, type Finished } from "./testing/cli-process.ts";
 
 const checkout = fileURLToPath(new URL("../../", import.meta.url));
-const guides = join(checkout, "docs/guides/");
-const withCommands = readdirSync(guides).filter((guide) => examplesOf(guide).length > 0);
+const docs = join(checkout, "docs");
+const withCommands = readdirSync(docs, { recursive: true, encoding: "utf8" }).filter(
+  (path) => path.endsWith(".md") && examplesOf(path).length > 0,
+);
 
 interface Example {
   readonly program: "millrace" | "node";
@@ -26,7 +28,7 @@ interface Example {
 
 function examplesOf(guide: string): Example[] {
   const examples: (Example & { output: string[] })[] = [];
-  for (const [, block = ""] of readFileSync(join(guides, guide), "utf8").matchAll(
+  for (const [, block = ""] of readFileSync(join(docs, guide), "utf8").matchAll(
     /```console\n([\s\S]*?)```/g,
   )) {
     for (const line of block.split("\n")) {
@@ -98,9 +100,9 @@ async function perform(example: Example, url: string, natsUrl: string): Promise<
   else await once();
 }
 
-it("finds the guides", () => expect(withCommands).toContain("attributes.md"));
+it("finds the guides", () => expect(withCommands).toContain(join("guides", "attributes.md")));
 
-describe.each(withCommands)("docs/guides/%s", (guide) => {
+describe.each(withCommands)("docs/%s", (guide) => {
   let folder: Awaited<ReturnType<typeof temporaryFolder>>;
   let server: Server;
   beforeAll(async () => {
