@@ -74,6 +74,11 @@ describe("sources", () => {
     ).toEqual([]);
   });
 
+  it("has no leftovers of a merge, also not as a formatter lays them out", () => {
+    const marker = /^(?:\| )?(?:<{7} |>{7} |(?:> ){7}|={7}(?: +\|)?$)/m;
+    expect(texts.filter(({ text }) => marker.test(text)).map(({ path }) => path)).toEqual([]);
+  });
+
   it("names no registry, no mirror and no path of the machine it was written on", () => {
     const registryHost =
       /\b(?:registry\.[a-z-]+\.(?:org|com)|(?:deb|ftp|security)\.debian\.org|registry\.yarnpkg|npm[m]irror|pypi\.org)\b/i;
