@@ -84,7 +84,8 @@ export interface Schedules {
   /** Ticks of the pause are not caught up. */
   resume(id: string, reason?: OperatorReason): Promise<Mutation>;
   /**
-   * Starts a run now, paused or not. The same `key` again starts nothing and answers with the same run.
+   * Starts a run now, paused or not; while another is open (and not under `allow`) it waits for that one's end, and its
+   * handle is good from then on. The same `key` again starts nothing and answers with the same run.
    * `limit_exceeded` when too many runs wait already.
    */
   trigger(id: string, options?: { readonly key?: string; readonly by?: string }): Promise<ScheduleTriggered>;
