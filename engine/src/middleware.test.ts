@@ -112,6 +112,56 @@ describe("interceptors in the engine", () => {
   });
 });
 
+describe("tasks", () => {
+  test("an interceptor is around every attempt, in the worker's process, with the run's trace context; task.log has its fields", async () => {
+    const exporter = new InMemorySpanExporter();
+    const provider = new BasicTracerProvider({ spanProcessors: [new SimpleSpanProcessor(exporter)] });
+    const server = createMemoryServer();
+    const owner = await connected({}, server);
+    const logger = recorder();
+    const told: unknown[] = [];
+    const telling: Interceptor = {
+      async task({ signal: _signal, ...call }, next) {
+        told.push(call);
+        return [await next({ ...call, signal: _signal, input: `${String(call.input)}!` }), "around"];
+      },
+    };
+    const interceptors = [openTelemetry({ tracer: provider.getTracer("test") }), telling];
+    const elsewhere = await connected({ interceptors, logger }, server);
+    const flow = defineWorkflow({ type: "flow" }, (ctx) =>
+      ctx.task("charge", "card", { queue: "q", retry: { maxAttempts: 2, initialDelayMs: 1 } }),
+    );
+    await owner.worker({ workflows: [flow] });
+    await elsewhere.worker({
+      tasks: {
+        charge: (task) => {
+          task.log.info({ step: "forged" }, "user: charging");
+          if (task.attempt === 1) throw new Error("again");
+          return task.input as string;
+        },
+      },
+      queues: ["q"],
+    });
+    const handle = await owner.start(flow, null, { id: "f", traceparent });
+    expect(await handle.result()).toEqual(["card!", "around"]);
+    const attempt = (number: number): object => ({
+      ...{ workflowId: "f", type: "flow", run: 1, step: "charge", occurrence: 1, attempt: number },
+      ...{ queue: "q", idempotencyKey: "f/1/charge#1", input: "card", traceparent },
+    });
+    expect(told).toEqual([attempt(1), attempt(2)]);
+    expect(logger.lines.map(({ fields }) => [fields["step"], fields["queue"], fields["attempt"]])).toEqual([
+      ["charge", "q", 1],
+      ["charge", "q", 2],
+    ]);
+    const spans = exporter.getFinishedSpans();
+    expect(spans.map(({ name, status }) => [name, status.message])).toEqual([
+      ["task charge", "again"],
+      ["task charge", undefined],
+    ]);
+    for (const span of spans) expect(span.parentSpanContext?.spanId).toBe("b7ad6b7169203331");
+  });
+});
+
 describe("trace context", () => {
   test("stands on every commit of the run and its children, and spans of all attempts hang on the start's", async () => {
     const exporter = new InMemorySpanExporter();
@@ -254,6 +304,22 @@ describe("logs of user code", () => {
     await second.worker({ workflows: [flow] });
     await second.handle("a").result();
     expect(after.lines.map(({ message }) => message)).toEqual(["user: signalled", "user: slept"]);
+  });
+
+  test("a reset is silent about what it keeps, and says what is done anew", async () => {
+    const logger = recorder();
+    const millrace = await connected({ logger });
+    await millrace.worker({ workflows: [flow], replayAlways: true });
+    const handle = await millrace.start(flow, { times: 2 }, { id: "a" });
+    await handle.signal("go", 1);
+    await handle.result();
+    logger.lines.length = 0;
+    await handle.reset({ step: "work#2" });
+    await expect.poll(() => logger.lines.length).toBe(4);
+    await handle.result();
+    expect(logger.lines.map(({ message, fields }) => [message, fields["run"]])).toEqual(
+      ["working", "worked", "signalled", "slept"].map((word) => [`user: ${word}`, 2]),
+    );
   });
 
   test("a run continued as new speaks again, and a turn that fails says its lines", async () => {
