@@ -23,6 +23,7 @@ import {
   type RunState,
   type WorkflowEvent,
 } from "@millrace/schemas";
+import { SealedLog, storedLog } from "./payloads/sealed-log.ts";
 import { newUlid } from "./new-ulid.ts";
 import { decide, type Command, type Decision } from "./core/decide.ts";
 import type { Clock } from "./due-timers.ts";
@@ -139,8 +140,8 @@ export class Commands {
         }
       }
       fresh = true;
-      for (const commit of await this.#deps.log.load(id, { after: state.sequence }))
-        evolveCommit(state, commit);
+      const log = state.driver === "external" ? this.#deps.log : storedLog(this.#deps.log);
+      for (const commit of await log.load(id, { after: state.sequence })) evolveCommit(state, commit);
     }
   }
 
@@ -165,7 +166,10 @@ export class Commands {
   }
 
   async #load(id: string, keep: boolean): Promise<RunState> {
-    const state = foldHistory(await this.#deps.log.load(id));
+    let state = foldHistory(await storedLog(this.#deps.log).load(id));
+    // Only a driver is given payloads back; what concerns code is decided without them.
+    if (state?.driver === "external" && this.#deps.log instanceof SealedLog)
+      state = foldHistory(await this.#deps.log.load(id));
     if (state === null || state.type === scheduleType) {
       throw new MillraceError("workflow_not_found", `There is no run ${id}. Start it, or check its id.`);
     }

@@ -150,7 +150,7 @@ class Connection implements Millrace {
 
   /** The run goes on from the first of these steps that failed: what was begun after it is done anew with it. */
   async #retryTasks(id: string, steps: readonly string[], reason: OperatorReason): Promise<void> {
-    const state = foldHistory(await this.log.load(id));
+    const state = foldHistory(await this.log.stored.load(id));
     const failed = [...(state?.steps.entries() ?? [])].find(
       ([key, { status }]) => steps.includes(key) && (status === "failed" || status === "timed_out"),
     );
@@ -470,7 +470,7 @@ class Connection implements Millrace {
     } catch (error) {
       if (!isMillraceError(error, "conflict")) throw error;
     }
-    const history = await this.log.load(child);
+    const history = await this.log.stored.load(child);
     const state = foldHistory(history);
     if (state?.parent?.id !== parent.id || state.type !== type) {
       throw new MillraceError(
@@ -479,7 +479,9 @@ class Connection implements Millrace {
       );
     }
     if (!isClosed(state.status)) return null;
-    const closing = history.flatMap(({ events }) => events).findLast(isClosingEvent);
+    const closed = history.findLast(({ events }) => events.some(isClosingEvent));
+    if (closed === undefined) return null;
+    const closing = (await this.log.payloads.openCommit(closed)).events.findLast(isClosingEvent);
     return closing === undefined ? null : childClosed(child, closing);
   }
 
@@ -500,7 +502,7 @@ class Connection implements Millrace {
     wanted: { readonly input: unknown; readonly driver: string; readonly plan?: readonly string[] },
     conflict: Error,
   ): Promise<StartResult> {
-    const history = await this.log.load(id);
+    const history = await this.log.stored.load(id);
     // As it was started: a run that was continued as new has another input by now.
     const state = foldHistory(history.slice(0, 1));
     if (state === null) throw conflict;
@@ -512,7 +514,7 @@ class Connection implements Millrace {
       );
     }
     // Not knowing what the first start's input was is no reason to call it another one.
-    assertOpenedPayload(state.input);
+    state.input = await this.log.payloads.openMessage(id, state.input, "input");
     const difference = differenceOf(state, type, wanted);
     if (difference === null)
       return { handle: this.handle(id), created: false, sequence: state.startedSequence };

@@ -9,7 +9,7 @@ import { errorCodeOf, isClosed, MillraceError, type UpdateState } from "@millrac
 import { parseInput, type AnyWorkflowDefinition } from "./definition.ts";
 import { wakeAfter, type Clock } from "./due-timers.ts";
 import { assertOpenedPayload, type Payloads } from "./payloads/payloads.ts";
-import type { SealedLog } from "./payloads/sealed-log.ts";
+import { storedLog, type SealedLog } from "./payloads/sealed-log.ts";
 import { presentRun, replay } from "./replay.ts";
 import { foldHistory } from "./commands.ts";
 import type { Run } from "./run.ts";
@@ -94,7 +94,9 @@ async function answerOf(answerer: Answerer, question: Question): Promise<Answer 
 }
 
 /** A run that the tail has not told of yet; null when it is over or not for this worker. */
-async function bringFromLog({ log, table, definitions }: Answerer, id: string): Promise<Run | null> {
+async function bringFromLog(answerer: Answerer, id: string): Promise<Run | null> {
+  const { table, definitions } = answerer;
+  const log = storedLog(answerer.log);
   const last = await log.last(id);
   if (last === null || !definitions.has(last.type) || last.condition === "closed") return null;
   const state = foldHistory(await log.load(id));

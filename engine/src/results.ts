@@ -18,6 +18,7 @@ import {
 import type { Clock } from "./due-timers.ts";
 import { fromErrorInfo } from "./failures.ts";
 import { assertOpenedPayload } from "./payloads/payloads.ts";
+import { storedLog } from "./payloads/sealed-log.ts";
 
 /** Before a look into the log that the broker did not answer is made again. */
 const lookAgainMs = 500;
@@ -167,9 +168,10 @@ export class Results {
   async #closingEvents(last: StoredCommit): Promise<readonly WorkflowEvent[] | null> {
     if (last.condition === "closed") return last.events;
     if (last.condition !== null) return null;
-    const history = await this.#log.load(last.workflowId);
+    const history = await storedLog(this.#log).load(last.workflowId);
     const own = history.findLast(({ condition }) => condition !== null);
-    return own?.condition === "closed" ? own.events : null;
+    if (own?.condition !== "closed") return null;
+    return (await this.#log.read(own.sequence))?.events ?? own.events;
   }
 
   /** Gives how far the tail has come. */

@@ -23,6 +23,7 @@ import {
 import type { DueTimers } from "./due-timers.ts";
 import type { Logger } from "./logger.ts";
 import { ParkedRuns } from "./parked-runs.ts";
+import { storedLog } from "./payloads/sealed-log.ts";
 import type { Results } from "./results.ts";
 import { Run, type RunDeps } from "./run.ts";
 import { StepGate } from "./step-gate.ts";
@@ -312,10 +313,11 @@ export class RunTable {
 
   async #watchParent(parent: string, child: string): Promise<boolean> {
     this.#link(parent, child);
-    const last = await this.#runDeps.log.last(parent);
+    const log = storedLog(this.#runDeps.log);
+    const last = await log.last(parent);
     if (last === null) return true;
     if (last.condition !== null) return last.condition === "closed";
-    const history = await this.#runDeps.log.load(parent);
+    const history = await log.load(parent);
     return history.findLast(({ condition }) => condition !== null)?.condition === "closed";
   }
 

@@ -1,5 +1,5 @@
 import type { BlobInfo, EventLog } from "@millrace/event-log";
-import { SealedLog } from "./sealed-log.ts";
+import { storedLog } from "./sealed-log.ts";
 
 export interface GarbageOptions {
   /**
@@ -43,7 +43,7 @@ const reference = /"blob":"([A-Za-z0-9_-]+\/[0-9A-Z]{26})"/g;
  */
 export async function collectGarbage(log: EventLog, options: GarbageOptions = {}): Promise<GarbageReport> {
   // Through a sealed log every reference would be resolved before it is seen.
-  const stored = log instanceof SealedLog ? log.stored : log;
+  const stored = storedLog(log);
   const { olderThanMs = olderThanMsDefault, dryRun = false, now = Date.now(), signal, onOrphan } = options;
   const report = { blobs: 0, young: 0, referenced: 0, orphans: 0, orphanBytes: 0, deleted: 0 };
   let batch = new Map<string, BlobInfo[]>();

@@ -25,8 +25,16 @@ import { SealedTaskQueues } from "./sealed-task-queues.ts";
 
 /** A log that is sealed already is sealed anew with these options, not twice. */
 export function sealLog(log: EventLog, options: PayloadOptions = {}): SealedLog {
-  const stored = log instanceof SealedLog ? log.stored : log;
+  const stored = storedLog(log);
   return new SealedLog(stored, new Payloads(stored.blobs, options));
+}
+
+/**
+ * The log with payloads as they stand in it: for whoever looks at anything but payloads. Opening those of a long
+ * history for a cancel or a signal would decrypt all of it and fetch every blob.
+ */
+export function storedLog(log: EventLog): EventLog {
+  return log instanceof SealedLog ? log.stored : log;
 }
 
 export class SealedLog implements EventLog {

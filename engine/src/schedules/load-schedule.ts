@@ -7,6 +7,8 @@ import {
   type ScheduleState,
 } from "@millrace/schemas";
 
+import { storedLog } from "../payloads/sealed-log.ts";
+
 /** What the log has under an id: a schedule, a run, or nothing. */
 export type Found =
   | { readonly kind: "schedule"; readonly state: ScheduleState }
@@ -35,7 +37,8 @@ export async function loadSchedule(log: EventLog, id: string): Promise<Found> {
 export type RunPresence = "absent" | "open" | "closed";
 
 /** Whether there is a run under an id, and whether it has closed; read from the leader. */
-export async function runPresence(log: EventLog, id: string): Promise<RunPresence> {
+export async function runPresence(from: EventLog, id: string): Promise<RunPresence> {
+  const log = storedLog(from);
   const last = await log.last(id);
   if (last === null) return "absent";
   if (last.condition !== null) return last.condition === "closed" ? "closed" : "open";

@@ -6,7 +6,7 @@
  * C2 A task whose run stands where its message says is begun, and completed by who began it here, without reading the
  *    history.
  */
-import type { EventLog, TakenTask, TaskMessage } from "@millrace/event-log";
+import type { TakenTask, TaskMessage } from "@millrace/event-log";
 import { isMillraceError, limits, type ErrorInfo, type WorkflowEvent } from "@millrace/schemas";
 import type { Commands, Guess } from "../commands.ts";
 import {
@@ -18,10 +18,11 @@ import {
   type StartDecision,
   type TaskDecision,
 } from "../core/decide-task.ts";
+import type { SealedLog } from "../payloads/sealed-log.ts";
 import type { TaskRef } from "./task-token.ts";
 
 export interface TaskCommandsDeps {
-  readonly log: EventLog;
+  readonly log: SealedLog;
   readonly commands: Commands;
   /** In [0, 1): jitter. */
   readonly random: () => number;
@@ -141,7 +142,10 @@ export class TaskCommands {
     );
     const { final, nextAttemptAt, step } = decision;
     if (final && state !== null) {
-      const message = messageOf(ref, step.task?.input ?? null, step.task?.priority ?? 1);
+      const { payloads } = this.#deps.log;
+      // Commands decide on the state as it is stored.
+      const input = await payloads.openPayload(ref.workflowId, step.task?.input, `input of task ${ref.name}`);
+      const message = messageOf(ref, input ?? null, step.task?.priority ?? 1);
       await this.#deps.log.tasks.bury(letterOf(message, error.message, step.attempt));
     }
     this.#end(ref);

@@ -5,6 +5,7 @@ import { connect, type ConnectOptions } from "../../connect.ts";
 import { defineWorkflow } from "../../definition.ts";
 import type { Millrace } from "../../millrace.ts";
 import { aesGcmCodec } from "../aes-gcm-codec.ts";
+import type { EncodedPayload } from "../codec.ts";
 import { collectGarbage } from "../collect-garbage.ts";
 
 export interface PayloadsHarness {
@@ -279,6 +280,22 @@ export function describeEnginePayloads(name: string, createHarness: () => Promis
       const owners = (await log.load("g")).flatMap(({ body }) => [...body.matchAll(/"blob":"(\w+)\//g)]);
       expect(new Set(owners.map(([, owner]) => owner))).toEqual(new Set(["g"]));
       expect(await storedText(namespace, "f", "g")).not.toContain(secret);
+    });
+
+    test("a signal, a cancel and a repeated start do not read the payloads of the history", async () => {
+      const namespace = space();
+      let opened = 0;
+      const counting = { ...oldCodec, decode: (given: EncodedPayload) => (opened++, oldCodec.decode(given)) };
+      const client = await connected(namespace, sealed);
+      await client.worker({ workflows: [family, child] });
+      await client.start(family, { card: secret }, { id: "f" });
+      await expect.poll(async () => (await client.log.load("f")).length, { timeout: 20_000 }).toBe(2);
+      const other = await connected(namespace, { payloads: { codec: counting } });
+      await other.handle("f").signal("unasked", { card: secret });
+      await other.handle("f").cancel();
+      expect(opened).toBe(0);
+      await other.start(family, { card: secret }, { id: "f" });
+      expect(opened).toBe(1);
     });
 
     test("queries and updates are sealed on their way to the owner and back, also on a closed run", async () => {
