@@ -13,6 +13,7 @@ import type { TakenTask } from "@millrace/event-log";
 import { assertQueueName, isMillraceError, MillraceError } from "@millrace/schemas";
 import { retryDelayMs } from "../core/attempt.ts";
 import { wakeDelayMaxMs } from "../due-timers.ts";
+import { assertOpenedPayload } from "../payloads/payloads.ts";
 import { TaskExecution, type TaskExecutionDeps, type TaskOutcome } from "./task-execution.ts";
 import type { TaskFunction } from "./task-function.ts";
 import type { TaskCommands } from "./task-commands.ts";
@@ -33,7 +34,7 @@ export interface TaskWorkerDeps extends TaskExecutionDeps {
 
 /** While the broker is away, between tries. */
 const retryPolicy = { initialDelayMs: 100, maxDelayMs: 5_000 };
-/** A task that this worker has no function for goes back, for another worker of the queue. */
+/** A task that this worker has no function or no key for goes back, for another worker of the queue. */
 const notHostedPolicy = { initialDelayMs: 100, maxDelayMs: 30_000 };
 /** One request for tasks; it ends early when there are some. */
 const takeWaitMs = 300_000;
@@ -167,12 +168,10 @@ export class TaskWorker {
     const { task, delivery } = running.taken;
     const { workflowId, name, queue } = task;
     const fn = Object.hasOwn(this.#options.tasks, name) ? this.#options.tasks[name] : undefined;
-    if (fn === undefined) {
+    const unfit = fn === undefined ? `there is no function for it here` : unreadable(task.input);
+    if (fn === undefined || unfit !== null) {
       const delayMs = retryDelayMs(notHostedPolicy, delivery, 0.5 + this.#deps.random() / 2);
-      logger.warn(
-        { workflowId, step: name, queue },
-        `No function for task ${name} from queue ${queue} here: given back.`,
-      );
+      logger.warn({ workflowId, step: name, queue }, `Task ${name} from queue ${queue} goes back: ${unfit}.`);
       log.tasks.release(running.taken.handle, delayMs);
       return;
     }
@@ -270,6 +269,16 @@ function isLate(error: MillraceError): boolean {
   return (
     error.code === "attempt_superseded" || error.code === "workflow_closed" || error.code === "step_not_begun"
   );
+}
+
+/** Why the input may not reach code; null when it may. */
+function unreadable(input: unknown): string | null {
+  try {
+    assertOpenedPayload(input);
+    return null;
+  } catch (error) {
+    return messageOf(error);
+  }
 }
 
 function messageOf(error: unknown): string {
