@@ -1,7 +1,8 @@
 /** Task workers in other languages against a real server: what they do is recorded once, and `kill -9` loses nothing. */
-import { spawn, type ChildProcess } from "node:child_process";
+import { execFile, spawn, type ChildProcess } from "node:child_process";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
+import { promisify } from "node:util";
 import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
 import { eventually, within } from "./deadline.ts";
 import { HttpApi } from "./http-api.ts";
@@ -76,6 +77,16 @@ describe("task workers in other languages", () => {
     workers.push(worker);
     return worker;
   }
+  /** A client command's answer. */
+  async function millrace(...args: readonly string[]): Promise<unknown> {
+    const program = join(root, "cli/dist/main.js");
+    const { stdout } = await promisify(execFile)(process.execPath, [
+      program,
+      ...args,
+      ...["--url", server.ready.url, "--json"],
+    ]);
+    return JSON.parse(stdout) as unknown;
+  }
   async function completed(id: string): Promise<unknown> {
     const updates = await UpdatesClient.open(server.ready.url, id);
     await within(`${id} completes`, waitMs, updates.untilStatus("completed"));
@@ -135,6 +146,39 @@ describe("task workers in other languages", () => {
       type === "StepStarted" ? [data["worker"]] : [],
     );
     expect(workersOf).toEqual([`bash:${first.child.pid}`, `bash:${second.child.pid}`]);
+  });
+
+  it("a task that fails for good is a dead letter; the command line limits, lists, redrives and discards", async () => {
+    start("python3", "task-worker.py");
+    // Without an amount there is nothing to charge.
+    await api.mustPost("/v1/workflows", { type: "payment", id: "broke", input: {} });
+    const failed = await UpdatesClient.open(server.ready.url, "broke");
+    await within("it fails", waitMs, failed.untilStatus("failed"));
+    const limited = await millrace("queue", "limit", "payments", "--concurrency", "3", "--rate", "50");
+    expect(limited).toEqual({ queue: "payments", limits: { concurrency: 3, ratePerS: 50, burst: null } });
+    const dead = await millrace("queue", "dead", "payments");
+    expect(dead).toMatchObject({
+      items: [{ workflowId: "broke", step: "charge", attempts: 3, reason: "'amount'" }],
+      next: null,
+    });
+    const queues = await millrace("queues");
+    expect(queues).toMatchObject({
+      items: [{ queue: "payments", deadLetters: 1, limits: { concurrency: 3, ratePerS: 50 } }],
+    });
+    const redriven = await millrace("queue", "redrive", "payments", "--reason", "try again", "--by", "ada");
+    expect(redriven).toMatchObject({ redriven: [{ workflowId: "broke" }], skipped: [] });
+    const reset = (await eventsOf("broke")).find(({ type }) => type === "WorkflowReset");
+    expect(reset?.data).toMatchObject({ run: 2, kind: "retry", reason: "try again", by: "ada" });
+    // It is as broke as before.
+    await eventually("it fails again", waitMs, async () => {
+      const events = await eventsOf("broke");
+      return events.filter(({ type }) => type === "WorkflowFailed").length === 2;
+    });
+    expect(await millrace("queue", "redrive", "payments", "--discard")).toMatchObject({
+      redriven: [{ workflowId: "broke" }],
+    });
+    expect(await millrace("queue", "dead", "payments")).toMatchObject({ items: [] });
+    await millrace("queue", "limit", "payments");
   });
 
   it("Python: a cancel reaches the worker with its next heartbeat", async () => {
