@@ -7,7 +7,7 @@
  * O2 A crash in the middle leaves a run that nobody executes; the same request finishes it, another one replaces it.
  */
 import type { EventLog, StoredCommit } from "@millrace/event-log";
-import { isMillraceError, MillraceError } from "@millrace/schemas";
+import { isMillraceError, MillraceError, scheduleType } from "@millrace/schemas";
 import { planFork, planReset, type CopyPlan, type ForkRequest, type ResetRequest } from "./core/copy-plan.ts";
 import { newUlid } from "./new-ulid.ts";
 
@@ -64,7 +64,7 @@ async function historyOf(
 ): Promise<{ readonly type: string; readonly commits: readonly StoredCommit[]; readonly last: number }> {
   const commits = await log.load(id);
   const [first] = commits;
-  if (first === undefined) {
+  if (first === undefined || first.type === scheduleType) {
     throw new MillraceError("workflow_not_found", `There is no run ${id}. Start it, or check its id.`);
   }
   return { type: first.type, commits, last: commits.at(-1)?.sequence ?? 0 };

@@ -78,9 +78,18 @@ export function noteStep(run: FoldedRun, event: WorkflowEvent): void {
   run.changedSteps.add(key);
 }
 
-/** Notes whether an event can change what the run waits for. */
-export function noteWaits(run: FoldedRun, { type, data }: WorkflowEvent): void {
-  run.waitsChanged ||= "occurrence" in data || /^(?:Timer|Wait|Child|Workflow)/.test(type);
+const waitTypes: ReadonlySet<WorkflowEvent["type"]> = new Set<WorkflowEvent["type"]>([
+  "StepScheduled",
+  "StepStarted",
+  "StepRetryScheduled",
+  "TimerStarted",
+  "WaitStarted",
+  "ChildWorkflowStarted",
+]);
+
+/** Notes whether an event can change what the run waits for: it begins a wait, or may end one that is in the tables. */
+export function noteWaits(run: FoldedRun, { type }: WorkflowEvent): void {
+  run.waitsChanged ||= run.storedWaits !== 0 || waitTypes.has(type);
 }
 
 /** Notes what a commit's events change of the attributes, by text and number, which is all that a search looks at. */

@@ -14,7 +14,7 @@ import type {
   WaitKind,
 } from "@millrace/schemas";
 
-export const schemaVersion = 3;
+export const schemaVersion = 4;
 
 export interface WorkflowsTable {
   readonly run: number;
