@@ -284,6 +284,31 @@ describe("overlap", () => {
   });
 });
 
+test("O1 a schedule that is deleted in the moment of its tick: what was decided is started", async () => {
+  world = scheduleWorld(start);
+  let open = (): void => undefined;
+  const gate = new Promise<void>((resolve) => (open = resolve));
+  const owner = await world.connect((log) => ({
+    ...log,
+    async append(request) {
+      const result = await log.append(request);
+      // Stored, and told only when the deletion is in the log too.
+      if (request.events[0]?.type === "ScheduleTriggered") await gate;
+      return result;
+    },
+  }));
+  await owner.worker({ workflows: [quick] });
+  const operator = await world.connect();
+  await operator.schedules.create("s", minutely);
+  await world.goTo("2026-01-01T00:01:00Z");
+  await operator.schedules.delete("s");
+  await world.settle();
+  expect(world.runs()).toEqual([]);
+  open();
+  await world.goTo("2026-01-01T00:03:30Z");
+  expect(world.runs()).toEqual(["s-20260101T000100Z"]);
+});
+
 describe("clock jumps", () => {
   test("forwards: what lies within the window is caught up when the timer fires, the rest is missed", async () => {
     world = scheduleWorld(start);

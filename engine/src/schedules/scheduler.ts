@@ -206,13 +206,19 @@ export class Scheduler {
       if (entry.stale) return true;
     }
     const { state } = entry;
-    if (state === null || state.status === "deleted") {
+    if (state === null) {
+      this.#drop(entry);
+      return false;
+    }
+    const ours = owns(state.spec.workflow.type, entry.id);
+    // First: what was decided before it was deleted is done.
+    if (ours && (await this.#settleRuns(entry, state))) return true;
+    if (state.status === "deleted") {
       this.#drop(entry);
       return false;
     }
     // Kept, so that its commits need no reading: a take-over, or another type, may make it ours.
-    if (!owns(state.spec.workflow.type, entry.id)) return false;
-    if (await this.#settleRuns(entry, state)) return true;
+    if (!ours) return false;
     if (await this.#cancelPrevious(entry, state)) return true;
     const event = decideDue(state, clock.now(), (id) => entry.runs.get(id) !== "closed");
     if (event !== null) {
@@ -242,7 +248,7 @@ export class Scheduler {
       const presence = await this.#present(entry, state, run);
       if (presence === null) return true;
       if (entry.runs.get(run.id) === "asking") entry.runs.set(run.id, presence);
-      if (entry.state !== state) return true;
+      if (entry.dropped || entry.state !== state) return true;
     }
     return false;
   }
@@ -315,7 +321,7 @@ export class Scheduler {
         type: scheduleType,
         expected: state.sequence,
         events: [event],
-        condition: "waiting",
+        condition: state.status === "deleted" ? "closed" : "waiting",
         writer,
         ...(nextDueAt === null ? {} : { dueAt: nextDueAt }),
       });
