@@ -321,7 +321,7 @@ function troubled(log: EventLog, chance: () => number): EventLog {
 }
 
 /** A log whose methods keep their own `this`: the memory log is a class with private fields. */
-function openLog(server: MemoryServer): EventLog {
+export function openLog(server: MemoryServer): EventLog {
   const log = createMemoryLog({ server, taskLeaseMs: 200 });
   return new Proxy(log, {
     get: (target, key) => {
@@ -332,7 +332,7 @@ function openLog(server: MemoryServer): EventLog {
 }
 
 /** Time passes only when somebody waits for it, after a few turns in which others may be faster. */
-function skippingClock(chance: () => number): Clock {
+export function skippingClock(chance: () => number): Clock {
   let skippedMs = 0;
   return {
     now: () => Date.now() + skippedMs,
@@ -350,7 +350,7 @@ function skippingClock(chance: () => number): Clock {
   };
 }
 
-async function turns(count: number): Promise<void> {
+export async function turns(count: number): Promise<void> {
   for (let left = Math.floor(count); left > 0; left--) await new Promise((resolve) => setImmediate(resolve));
 }
 
