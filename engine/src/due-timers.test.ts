@@ -1,14 +1,16 @@
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
-import { DueTimers, type Clock } from "./due-timers.ts";
+import { clockCheckMs, DueTimers, type Clock } from "./due-timers.ts";
 
-/** A clock that stands still until told, and counts the timers of the system. */
+/** A clock that stands still until told, can be set as an operator does, and counts the timers of the system. */
 function manualClock() {
+  /** What the system's timers go by, whatever the clock is set to. */
   let nowMs = 0;
+  let setMs = 0;
   let wakeAt: { at: number; callback: () => void } | null = null;
   let armed = 0;
   const clock: Clock = {
-    now: () => nowMs,
+    now: () => nowMs + setMs,
     wake(delayMs, callback) {
       armed++;
       const mine = { at: nowMs + delayMs, callback };
@@ -23,6 +25,10 @@ function manualClock() {
   return {
     clock,
     armed: () => armed,
+    /** Sets the clock forward, or back: the system's timers do not follow. */
+    set(ms: number) {
+      setMs += ms;
+    },
     advanceTo(ms: number) {
       while (wakeAt !== null && wakeAt.at <= ms) {
         const { at, callback } = wakeAt;
@@ -89,5 +95,49 @@ describe("DueTimers", () => {
     expect(fired).toBe(false);
     time.advanceTo(yearsMs);
     expect(fired).toBe(true);
+  });
+
+  test("I3: a clock set forward is noticed within clockCheckMs; set back, it delays what is due and fires nothing early", () => {
+    const time = manualClock();
+    const timers = new DueTimers(time.clock);
+    const hour = 3_600_000;
+    const fired: string[] = [];
+    timers.add(hour, () => fired.push("hour"));
+    timers.add(3 * hour, () => fired.push("three hours"));
+    time.advanceTo(1_000);
+    time.set(hour);
+    expect(fired).toEqual([]);
+    time.advanceTo(1_000 + clockCheckMs);
+    expect(fired).toEqual(["hour"]);
+    time.set(-hour);
+    time.advanceTo(3 * hour - 1);
+    expect(fired).toEqual(["hour"]);
+    time.advanceTo(3 * hour);
+    expect(fired).toEqual(["hour", "three hours"]);
+    // By two hours, with an hour to go: the due time is a time of the clock, so it is three hours away now.
+    timers.add(4 * hour, () => fired.push("four hours"));
+    time.set(-2 * hour);
+    time.advanceTo(6 * hour - 1);
+    expect(fired).toHaveLength(2);
+    time.advanceTo(6 * hour);
+    expect(fired).toHaveLength(3);
+    expect(time.armed()).toBe(0);
+  });
+
+  test("a clock that nobody can set is not looked at in between", () => {
+    const time = manualClock();
+    let wakes = 0;
+    const steady: Clock = {
+      now: () => time.clock.now(),
+      steady: true,
+      wake: (delayMs, callback) => {
+        wakes++;
+        return time.clock.wake(delayMs, callback);
+      },
+    };
+    const timers = new DueTimers(steady);
+    timers.add(86_400_000, () => undefined);
+    time.advanceTo(86_400_000);
+    expect([wakes, timers.size]).toEqual([1, 0]);
   });
 });

@@ -193,13 +193,13 @@ async function runStorm(
   let engine = await startWorker(server, definition, chance, mode === "fresh" ? {} : mode);
   try {
     const handle = await client.start(definition, null, { id: "storm" });
-    let isOver = false;
-    const result = handle.result().finally(() => (isOver = true));
+    const over = new AbortController();
+    const result = handle.result().finally(() => over.abort());
     result.catch(() => undefined);
-    const sent = outside?.(handle, chance, () => isOver) ?? Promise.resolve();
+    const sent = outside?.(handle, chance, () => over.signal.aborted) ?? Promise.resolve();
     sent.catch(() => undefined);
     if (mode === "fresh") {
-      for (let seen = 0; !isOver;) {
+      for (let seen = 0; !over.signal.aborted;) {
         await turns(1);
         const { lastSequence } = await client.log.info();
         if (lastSequence === seen) continue;
@@ -207,7 +207,7 @@ async function runStorm(
         await engine.close();
         engine = await startWorker(server, definition, chance, {});
         // It has to get on by at least one commit.
-        while (!isOver && (await client.log.info()).lastSequence === seen) await turns(1);
+        while (!over.signal.aborted && (await client.log.info()).lastSequence === seen) await turns(1);
       }
     }
     const output = await result;
@@ -233,7 +233,9 @@ describe.each(modes)("%s", (_mode, options) => {
   test.each(Object.entries(storms))("%s", { timeout: 60_000 }, async (name, storm) => {
     for (let seed = firstSeed; seed < firstSeed + 3; seed++) {
       try {
-        storm.check(await runStorm(storm, options, seed));
+        const output = await runStorm(storm, options, seed);
+        expect(output).toBeDefined();
+        storm.check(output);
       } catch (error) {
         throw new Error(`${name}, seed ${seed} (again: SEED=${seed}): ${String(error)}`, { cause: error });
       }

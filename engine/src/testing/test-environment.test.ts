@@ -145,6 +145,35 @@ describe("what would go wrong in production fails here", () => {
   });
 });
 
+test("tasks: stand-ins by name, whatever the queue, with retries and time limits; a month passes beside them", async () => {
+  const attempts: number[] = [];
+  const shipping = defineWorkflow({ type: "shipping" }, async (ctx, item: string) => {
+    const label = await ctx.task("print", { item }, { queue: "printers", retry: { initialDelayMs: hour } });
+    await ctx.sleep(30 * day);
+    const lost = await ctx
+      .task("lose", null, { queue: "void", startToCloseMs: hour, retry: { maxAttempts: 1 } })
+      .catch(messageOf);
+    return { label, lost };
+  });
+  const env = await environment([shipping], {
+    tasks: {
+      print: ({ input, attempt }) => {
+        attempts.push(attempt);
+        if (attempt === 1) throw new Error("paper jam");
+        return `label for ${(input as { item: string }).item}`;
+      },
+      lose: () => new Promise(() => undefined),
+    },
+  });
+  const run = await env.start(shipping, "book", { id: "s" });
+  await env.advance(31 * day);
+  expect(await run.result()).toEqual({
+    label: "label for book",
+    lost: expect.stringContaining("start-to-close limit") as string,
+  });
+  expect(attempts).toEqual([1, 2]);
+});
+
 test("restart: a crash in the middle, with the next version beside the old one; runs stay on theirs", async () => {
   const version = (number: string) =>
     defineWorkflow({ type: "v", version: number }, async (ctx, _input: null) => {

@@ -9,7 +9,7 @@
  *    follow fails the test.
  */
 import { setImmediate as turnOfEventLoop, setTimeout as delay } from "node:timers/promises";
-import { createMemoryLog, createMemoryServer, type EventLog } from "@millrace/event-log";
+import { createMemoryLog, createMemoryServer, type AppendRequest, type EventLog } from "@millrace/event-log";
 import { errorCodeOf, isClosed, MillraceError, type RunState } from "@millrace/schemas";
 import { checkReplay } from "../check-replay.ts";
 import { foldHistory } from "../commands.ts";
@@ -18,11 +18,14 @@ import type { AnyWorkflowDefinition, WorkflowDefinition } from "../definition.ts
 import type { Logger } from "../logger.ts";
 import type { Millrace, StartOptions, WorkflowHandle } from "../millrace.ts";
 import { recordHistory, type RecordedHistory } from "../recorded-history.ts";
+import type { TaskFunction } from "../tasks/task-function.ts";
 import type { Worker, WorkerOptions } from "../worker.ts";
 import { VirtualClock } from "./virtual-clock.ts";
 
 export interface TestEnvironmentOptions {
   readonly workflows: readonly AnyWorkflowDefinition[];
+  /** Stand-ins for tasks, by name, whatever their queue: what each returns is the task's output. */
+  readonly tasks?: Readonly<Record<string, TaskFunction>>;
   /** The time at which it begins. Default 2026-01-01T00:00:00Z. */
   readonly startAt?: Date | number;
   /** Beside `replayAlways` and `guard`, which are on. */
@@ -70,6 +73,10 @@ export interface TestEnvironment {
 /** Turns of the event loop without anything happening: the longest chain of the engine in memory has three. */
 const quietTurns = 8;
 const startAtDefault = Date.UTC(2026, 0, 1);
+/** A task that is taken is never given to another one by time: nobody is lost here. */
+const taskLeaseMs = 2 ** 31 - 1;
+/** Moments that passed without anything for a run: then what is awaited is not a matter of time. */
+const idleMomentsMax = 200;
 
 /**
  * @example
@@ -86,6 +93,12 @@ export async function createTestEnvironment(options: TestEnvironmentOptions): Pr
   return environment;
 }
 
+interface Waiter {
+  readonly id: string;
+  readonly kind: "result" | "update";
+  readonly reject: (error: Error) => void;
+}
+
 class Environment implements TestEnvironment {
   readonly #options: TestEnvironmentOptions;
   readonly #clock: VirtualClock;
@@ -93,13 +106,17 @@ class Environment implements TestEnvironment {
   #workflows: readonly AnyWorkflowDefinition[];
   #millrace: Millrace | null = null;
   #worker: Worker | null = null;
+  /** Workers of the tasks' stand-ins, by queue; null while one starts. */
+  readonly #taskWorkers = new Map<string, Worker | null>();
   /** Calls of the log that are not answered yet. */
   #inFlight = 0;
+  /** Calls of the log so far. */
+  #calls = 0;
   /** Counts what happens: a turn in which it stays is quiet. */
   #stirs = 0;
   #onStir: (() => void)[] = [];
   /** Results and updates that are awaited, by the run's id. */
-  readonly #awaited = new Set<{ readonly id: string; readonly reject: (error: Error) => void }>();
+  readonly #awaited = new Set<Waiter>();
   /** Runs that were logged as stuck. */
   readonly #suspects = new Set<string>();
   #isDriven = false;
@@ -113,7 +130,7 @@ class Environment implements TestEnvironment {
     );
     // Leases do not lapse here: nobody else is there to take over.
     const server = createMemoryServer({ clock: this.#clock.now, wake: () => () => undefined });
-    this.#log = this.#watched(createMemoryLog({ server }));
+    this.#log = this.#watched(createMemoryLog({ server, taskLeaseMs }));
   }
 
   get millrace(): Millrace {
@@ -193,7 +210,8 @@ class Environment implements TestEnvironment {
     const ids: string[] = [];
     await this.#log.heads(({ workflowId }) => void ids.push(workflowId));
     await this.#letting(async () => {
-      await this.#worker?.drain({ deadlineMs: 0 });
+      const workers = [this.#worker, ...this.#taskWorkers.values()].filter((worker) => worker !== null);
+      await Promise.all(workers.map((worker) => worker.drain({ deadlineMs: 0 })));
       await this.millrace.close();
     });
     try {
@@ -218,21 +236,21 @@ class Environment implements TestEnvironment {
       ...handle,
       result: async (options) => {
         try {
-          return await this.#await(id, handle.result(options));
+          return await this.#await(id, "result", handle.result(options));
         } finally {
           await this.#checkReplay(id);
         }
       },
       update: <Answer>(...update: Parameters<WorkflowHandle["update"]>) =>
-        this.#await(id, handle.update<Answer>(...update)),
+        this.#await(id, "update", handle.update<Answer>(...update)),
     };
   }
 
   /** Lets time pass until it is answered. */
-  async #await<T>(id: string, answer: Promise<T>): Promise<T> {
+  async #await<T>(id: string, kind: Waiter["kind"], answer: Promise<T>): Promise<T> {
     let reject = (_error: Error): void => undefined;
     const given = new Promise<never>((_resolve, refuse) => (reject = refuse));
-    const awaited = { id, reject };
+    const awaited = { id, kind, reject };
     this.#awaited.add(awaited);
     if (!this.#isDriven) {
       this.#drive().catch((error: unknown) => {
@@ -253,12 +271,17 @@ class Environment implements TestEnvironment {
   async #drive(): Promise<void> {
     this.#isDriven = true;
     try {
-      while (this.#awaited.size > 0) {
+      let calls = this.#calls;
+      for (let moments = 0; this.#awaited.size > 0; moments++) {
         await this.idle();
         if (this.#suspects.size > 0) await this.#refuseStuck();
         if (this.#awaited.size === 0) return;
+        // Whoever asks for an update asks again and again, without a trace in the log.
+        const asks = [...this.#awaited].some(({ kind }) => kind === "update");
+        if (this.#calls !== calls || asks) moments = 0;
+        calls = this.#calls;
         const { nextAt } = this.#clock;
-        if (nextAt !== null) this.#clock.moveTo(nextAt);
+        if (nextAt !== null && moments < idleMomentsMax) this.#clock.moveTo(nextAt);
         else await this.#stalled();
       }
     } finally {
@@ -308,9 +331,9 @@ class Environment implements TestEnvironment {
     this.#suspects.clear();
   }
 
-  #refuse(awaited: { readonly reject: (error: Error) => void }, error: Error): void {
+  #refuse(awaited: Waiter, error: Error): void {
     awaited.reject(error);
-    for (const each of this.#awaited) if (each === awaited) this.#awaited.delete(each);
+    this.#awaited.delete(awaited);
   }
 
   /** E3. A run whose version is not hosted here has nothing to be replayed on. */
@@ -355,7 +378,30 @@ class Environment implements TestEnvironment {
   }
 
   #stepsRun(): boolean {
-    return (this.#worker?.stats().stepsRunning ?? 0) > 0;
+    if ((this.#worker?.stats().stepsRunning ?? 0) > 0) return true;
+    return [...this.#taskWorkers.values()].some(
+      (worker) => worker === null || worker.stats().tasksRunning > 0,
+    );
+  }
+
+  /** A queue is known by its first task. */
+  #serveQueues({ events }: AppendRequest): void {
+    const { tasks } = this.#options;
+    if (tasks === undefined) return;
+    for (const event of events) {
+      if (event.type !== "StepScheduled" || this.#taskWorkers.has(event.data.queue)) continue;
+      const { queue } = event.data;
+      this.#taskWorkers.set(queue, null);
+      this.millrace.worker({ tasks, queues: [queue] }).then(
+        (worker) => {
+          this.#taskWorkers.set(queue, worker);
+          this.#stir();
+        },
+        (error: unknown) => {
+          for (const each of [...this.#awaited]) this.#refuse(each, error as Error);
+        },
+      );
+    }
   }
 
   #stir(): void {
@@ -378,6 +424,8 @@ class Environment implements TestEnvironment {
         if (!counted.has(key)) return method;
         return async (...args: unknown[]): Promise<unknown> => {
           this.#inFlight++;
+          this.#calls++;
+          if (key === "append") this.#serveQueues(args[0] as AppendRequest);
           try {
             return await method(...args);
           } finally {
