@@ -359,8 +359,9 @@ export class Run {
     if (events.length === 0) return true;
     if (events.length > limits.commitEvents) return this.#commitInHalves(events, partial);
     const closing = events.some(isClosingEvent);
-    if (this.#commitCount >= limits.runCommits && !closing && events[0]?.type !== "WorkflowTurnFailed")
-      throw this.#historyFull();
+    // What ends this run number, or says that it is stuck, must still find room.
+    const isLast = closing || events.some(isContinued) || events.at(-1)?.type === "WorkflowTurnFailed";
+    if (this.#commitCount >= limits.runCommits && !isLast) throw this.#historyFull();
     const { condition, dueAt } = this.#headerOf(events, closing, partial);
     const parent = this.#state.parent?.id;
     const request: AppendRequest = {
@@ -391,10 +392,13 @@ export class Run {
 
   /**
    * A turn that is too large for one message is stored in several, in order. What the code decided and is not stored
-   * yet is decided again when the run is rebuilt in between, so nothing is lost.
+   * yet is decided again when the run is rebuilt in between, so nothing is lost. Only what goes along when a run is
+   * continued as new would be: that is one commit, or none.
    */
   async #commitInHalves(events: readonly WorkflowEvent[], partial: boolean): Promise<boolean> {
-    const middle = Math.ceil(events.length / 2);
+    const end = events.findIndex(isContinued);
+    if (end === 0) throw this.#continuationTooLarge(events.length);
+    const middle = end > 0 ? end : Math.ceil(events.length / 2);
     return (
       (await this.#commit(events.slice(0, middle), true)) &&
       (await this.#commit(events.slice(middle), partial))
@@ -567,7 +571,8 @@ export class Run {
     const { version, status } = this.#state;
     const fields = { workflowId: this.id, type: this.type, version, code: info.code };
     this.#deps.logger.error(fields, `Run ${this.id} is stuck: ${info.message}`);
-    const delivered = this.#delivered;
+    // That it goes on under the next run number is what could not be recorded: it is decided again.
+    const delivered = before(this.#delivered, isContinued);
     this.#delivered = [];
     // A history that cannot be read is for an operator: nothing may be appended to what we do not understand.
     if (isMillraceError(error, "commit_malformed") || isMillraceError(error, "event_type_unknown")) {
@@ -642,6 +647,16 @@ export class Run {
     );
   }
 
+  #continuationTooLarge(events: number): MillraceError {
+    const { commitEvents, commitBytes } = limits;
+    return new MillraceError(
+      "limit_exceeded",
+      `Run ${this.id} cannot continue as new: its next input and the signals that no wait has taken are ${events} events, ` +
+        `and one commit holds ${commitEvents} of together ${commitBytes} bytes. Deploy code that takes signals first.`,
+      { details: { limit: commitEvents, actual: events } },
+    );
+  }
+
   #historyFull(): MillraceError {
     return new MillraceError(
       "limit_exceeded",
@@ -669,4 +684,13 @@ function beginsAnew({ events }: StoredCommit): boolean {
       type === "WorkflowMigrated" ||
       type === "HistoryCopied",
   );
+}
+
+function isContinued({ type }: WorkflowEvent): boolean {
+  return type === "WorkflowContinuedAsNew";
+}
+
+function before(events: readonly WorkflowEvent[], isEnd: (event: WorkflowEvent) => boolean): WorkflowEvent[] {
+  const end = events.findIndex(isEnd);
+  return events.slice(0, end === -1 ? events.length : end);
 }
