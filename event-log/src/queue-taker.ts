@@ -165,7 +165,8 @@ export class QueueTaker {
       quota = Math.min(quota, tokensAt(rate, deps.usedUntil(), now));
       if (quota === 0) return this.#pause(tokenDelayMs(rate, deps.usedUntil(), now));
     }
-    if (limits.concurrency !== null) {
+    if (limits.concurrency === null) this.#releasePermits(0);
+    else {
       if (this.#permits.length < quota)
         this.#permits.push(...(await this.#permitLane.pull(quota - this.#permits.length)));
       quota = Math.min(quota, this.#permits.length);
@@ -220,7 +221,7 @@ export class QueueTaker {
     if (this.#waiters.length === 0) return;
     // Others may have a use for permits that nobody here waits for any more.
     const wanted = this.#waiters.reduce((sum, waiter) => sum + waiter.max, 0);
-    for (const { reply } of this.#permits.splice(wanted)) this.#deps.release(reply, 0);
+    this.#releasePermits(wanted);
     const until = performance.now() + ms;
     while (!this.#signalled && this.#waiters.length > 0) {
       const leftMs = until - performance.now();
@@ -239,6 +240,10 @@ export class QueueTaker {
       for (const { reply } of this.#permits) this.#deps.extend(reply);
     }
     this.#signalled = false;
+  }
+
+  #releasePermits(kept: number): void {
+    for (const { reply } of this.#permits.splice(kept)) this.#deps.release(reply, 0);
   }
 
   #into(list: Delivery[]): LaneEvents {

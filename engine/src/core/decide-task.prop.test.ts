@@ -203,6 +203,18 @@ test("a worker learns that it is not wanted: a cancel, a cancelled step, a close
   }
 });
 
+test("a paused run holds what did not begin; what is under way ends", () => {
+  const world = scheduled(3);
+  const message = { step, token: "t1", worker: "a", delivery: 1 };
+  record(world, [{ type: "WorkflowPaused", data: {} }]);
+  expect(startTask(world.state, message)).toEqual({ events: [], outcome: "hold" });
+  record(world, [{ type: "WorkflowResumed", data: {} }]);
+  record(world, startTask(world.state, message).events);
+  record(world, [{ type: "WorkflowPaused", data: {} }]);
+  expect(startTask(world.state, { ...message, delivery: 2 }).outcome).toBe("hold");
+  expect(completeTask(world.state, { ...message, output: 1 }).events).toHaveLength(1);
+});
+
 test("a delay that the worker asks for is kept to, a failure that must not be retried is final", () => {
   const world = scheduled(3);
   record(world, [{ type: "StepStarted", data: { ...step, attempt: 1, token: "t1" } }]);

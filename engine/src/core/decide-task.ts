@@ -41,13 +41,14 @@ export interface TaskDecision {
 }
 
 /**
- * `run`: do it. `drop`: nobody waits for this message any more. `dead`: the task has failed for good, and this message
- * is the one that has to bring it to the dead letters.
+ * `run`: do it. `hold`: not now. `drop`: nobody waits for this message any more. `dead`: the task has failed for good,
+ * and this message is the one that has to bring it to the dead letters.
  */
 export type StartDecision = TaskDecision &
   (
     | { readonly outcome: "run"; readonly attempt: number; readonly token: string }
     | { readonly outcome: "drop"; readonly reason: string }
+    | { readonly outcome: "hold" }
     | { readonly outcome: "dead"; readonly reason: string; readonly step: StepState }
   );
 
@@ -61,11 +62,15 @@ export function startTask(state: RunState, command: StartTask): StartDecision {
   if (step.status === "failed" || step.status === "timed_out")
     return { events: [], outcome: "dead", reason: step.error?.message ?? step.status, step };
   if (isClosed(state.status)) return drop(`the run is ${state.status}`);
-  if (step.status === "scheduled") return begun(ref, step.attempt, token, worker);
+  // While an operator holds the run nothing new begins; what is under way goes on.
+  const hold: StartDecision = { events: [], outcome: "hold" };
+  if (step.status === "scheduled")
+    return state.paused === null ? begun(ref, step.attempt, token, worker) : hold;
   if (step.status !== "started") return drop(`it is ${step.status}`);
   if (command.isInDoubt === true && step.task.worker === worker && step.token === token)
     return { events: [], outcome: "run", attempt: step.attempt, token };
   if (delivery === 1) return drop("another worker has begun it");
+  if (state.paused !== null) return hold;
   const lost = step.task.worker === null || step.task.worker === "" ? "its worker" : step.task.worker;
   const reason = `Attempt ${step.attempt} was lost: ${lost} gave no sign of life.`;
   if (step.attempt < (step.task.retry?.maxAttempts ?? retryDefaults.maxAttempts))

@@ -30,6 +30,9 @@ export interface TaskCommandsDeps {
   readonly keep: boolean;
 }
 
+/** After this a task of a paused run is offered again: how late it may begin after the run was resumed. */
+const heldMs = 2_000;
+
 export interface TaskFailure {
   readonly error: ErrorInfo;
   readonly retryAfterMs: number | null;
@@ -47,7 +50,7 @@ export class TaskCommands {
   }
 
   /**
-   * Begins the attempt; null when nobody waits for it any more, and its message is finished. `isInDoubt`: an earlier call
+   * Begins the attempt; null when it is not to be done, or not now: its message is settled then. `isInDoubt`: an earlier call
    * failed and may have been recorded.
    */
   async start(
@@ -91,7 +94,8 @@ export class TaskCommands {
     if (decision.outcome === "dead")
       await log.tasks.bury(letterOf(task, decision.reason, decision.step.attempt));
     if (decision.outcome !== "run") {
-      log.tasks.finish(handle);
+      if (decision.outcome === "hold") log.tasks.release(handle, heldMs);
+      else log.tasks.finish(handle);
       if (!this.#underWay.has(workflowId)) commands.forget(workflowId);
       return null;
     }
@@ -126,7 +130,7 @@ export class TaskCommands {
     { error, retryAfterMs, timedOut }: TaskFailure,
   ): Promise<{ readonly sequence: number; readonly final: boolean; readonly nextAttemptAt: number | null }> {
     const { name, occurrence, token } = ref;
-    const { decision, sequence, state } = await this.#deps.commands.carryOut(
+    const { decision, sequence } = await this.#deps.commands.carryOut(
       ref.workflowId,
       (known, now) =>
         failTask(known, {
@@ -141,7 +145,8 @@ export class TaskCommands {
       { keep: this.#deps.keep },
     );
     const { final, nextAttemptAt, step } = decision;
-    if (final && state !== null) {
+    // Not one that was cancelled meanwhile.
+    if (step.status === "failed" || step.status === "timed_out") {
       const { payloads } = this.#deps.log;
       // Commands decide on the state as it is stored.
       const input = await payloads.openPayload(ref.workflowId, step.task?.input, `input of task ${ref.name}`);

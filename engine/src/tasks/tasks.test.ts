@@ -259,6 +259,7 @@ describe.each(modes)("%s", (_title, options) => {
           await new Promise((resolve) => signal.addEventListener("abort", resolve));
           clearInterval(beating);
           reasons.push((signal.reason as { code: string }).code);
+          throw new NonRetryableError("stopped");
         },
       },
       queues: ["payments"],
@@ -272,6 +273,7 @@ describe.each(modes)("%s", (_title, options) => {
     await expect(handle.result()).rejects.toMatchObject({ code: "cancelled" });
     await expect.poll(() => reasons, deadline).toEqual(["cancelled", "cancelled"]);
     await expect.poll(() => owner.tasks.queues(), deadline).toMatchObject([{ depth: 0, inFlight: 0 }]);
+    expect(await owner.tasks.deadLetters("payments")).toEqual([]);
   });
 
   test("a worker that dies loses its task to another one, as the next attempt; its late result is refused", async () => {
@@ -376,6 +378,25 @@ test("an outcome waits for a log that is away; a task lost while its worker is a
   server.reconnect();
   expect(await handle.result()).toBe(1);
   expect(runs).toBe(1);
+});
+
+test("a task of a paused run is not begun until the run is resumed", async () => {
+  const server = createMemoryServer();
+  const owner = await connected(server);
+  const workflow = defineWorkflow({ type: "order" }, (ctx, _input: null) => ctx.task("charge", 1, payments));
+  await owner.worker({ workflows: [workflow] });
+  const handle = await owner.start(workflow, null, { id: "o" });
+  await expect.poll(async () => (await owner.tasks.queues())[0]?.depth, deadline).toBe(1);
+  await handle.pause({ reason: "audit" });
+  let calls = 0;
+  await owner.worker({ tasks: { charge: () => ++calls }, queues: ["payments"] });
+  // It was taken, and given back for later.
+  await expect
+    .poll(async () => (await owner.tasks.queues())[0], deadline)
+    .toMatchObject({ depth: 0, inFlight: 1 });
+  expect(calls).toBe(0);
+  await handle.resume();
+  expect(await handle.result()).toBe(1);
 });
 
 test("redrive: runs that failed with their task go on from it; one that dealt with the failure is left alone", async () => {
