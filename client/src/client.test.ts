@@ -91,14 +91,15 @@ const row = (id: string, sequence: number): WorkflowRow => ({
 
 test("says hello first, subscribes, and yields the events with their cursors", async () => {
   const { client, server } = await start({ token: async () => "secret", client: "test/1.0" });
-  const watch = client.watch({ workflow: ["order-42"], event: ["StepStarted"] }, { from: "start" });
+  const attr = { customer: 7, region: ["eu", "us"] };
+  const watch = client.watch({ workflow: ["order-42"], event: ["StepStarted"], attr }, { from: "start" });
   const connection = await server.connection();
   expect(await connection.greet()).toEqual({ t: "hello", v: 1, token: "secret", client: "test/1.0" });
   const sub = await connection.accept();
   expect(sub).toEqual({
     t: "sub",
     i: sub.i,
-    filter: { workflow: ["order-42"], event: ["StepStarted"] },
+    filter: { workflow: ["order-42"], event: ["StepStarted"], attr },
     from: "start",
     shape: "events",
   });
