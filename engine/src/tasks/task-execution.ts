@@ -10,7 +10,6 @@ import type { Clock, DueTimers } from "../due-timers.ts";
 import { NonRetryableError, RetryAfterError, toErrorInfo } from "../failures.ts";
 import type { Interceptors } from "../interceptors.ts";
 import type { Logger } from "../logger.ts";
-import { assertOpenedPayload } from "../payloads/payloads.ts";
 import type { SealedLog } from "../payloads/sealed-log.ts";
 import { createRunLogger } from "../run-logger.ts";
 import type { TaskFunction } from "./task-function.ts";
@@ -112,8 +111,6 @@ export class TaskExecution {
       input: this.#taken.task.input,
       traceparent: this.#taken.task.traceparent,
     };
-    // A worker without the key does nothing rather than something with what it cannot read: the attempt fails.
-    assertOpenedPayload(call.input);
     const fields = { workflowId, type, run, step: name, occurrence, attempt, queue };
     const log = createRunLogger((level, own, message) =>
       this.#deps.logger[level]({ ...own, ...fields }, message),
