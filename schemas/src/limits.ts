@@ -81,7 +81,7 @@ export const limits = {
   rowWaits: 100,
   /** Runs of one page of a bulk command, and how far a dry run counts. */
   bulkRuns: 500,
-  bulkCounted: 100_000,
+  bulkCounted: 10_000,
   /** Items of one page of a list or history. */
   pageItems: 1_000,
 } as const;

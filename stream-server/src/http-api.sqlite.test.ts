@@ -183,6 +183,8 @@ describe("HTTP API", () => {
     expect(await ids("attr.customer=7")).toBe("p4 p2 p0");
     expect(await ids("attr.n=1&attr.n=3")).toBe("p3 p1");
     expect(await ids("attr.customer=7&attr.vip=true")).toBe("p4");
+    expect(await ids("attr.__proto__=7")).toBe("");
+    expect(await ids("attr-min.__proto__=7")).toBe("");
     expect(await ids("attr-min.n=1&attr-max.n=2")).toBe("p2 p1");
     expect(await ids("attr-min.due=2026-04&attr.vip=true")).toBe("p4 p3");
     expect((await call<WorkflowRow>("GET", "/v1/workflows/p3")).json.attributes).toEqual({

@@ -39,24 +39,23 @@ export function bulkRunFilter(filter: BulkFilter): RunFilter {
  * `waits=signal`. `invalid_request` says where.
  */
 export function runFilterParams(query: URLSearchParams): RunFilter {
-  const attributes: Record<string, readonly string[]> = {};
-  const ranges: Record<string, AttributeRange> = {};
+  // Maps, since a key may be any text, `__proto__` too.
+  const attributes = new Map<string, readonly string[]>();
+  const ranges = new Map<string, AttributeRange>();
   for (const name of new Set(query.keys())) {
     const [kind, key] = splitAt(name, ".");
     if (kind === "attr") {
       const values = query.getAll(name);
       if (values.length > limits.filterValues) throw tooMany(name, values.length, limits.filterValues);
-      attributes[key] = values;
+      attributes.set(key, values);
     } else if (kind === "attr-min") {
-      ranges[key] = { ...ranges[key], min: boundOf(singleParam(query, name) ?? "") };
+      ranges.set(key, { ...ranges.get(key), min: boundOf(singleParam(query, name) ?? "") });
     } else if (kind === "attr-max") {
-      ranges[key] = { ...ranges[key], max: boundOf(singleParam(query, name) ?? "") };
+      ranges.set(key, { ...ranges.get(key), max: boundOf(singleParam(query, name) ?? "") });
     }
   }
-  for (const [name, fields] of Object.entries({ attr: attributes, "attr-min or attr-max": ranges })) {
-    const count = Object.keys(fields).length;
-    if (count > limits.attributes) throw tooMany(name, count, limits.attributes);
-  }
+  for (const [name, { size }] of Object.entries({ attr: attributes, "attr-min or attr-max": ranges }))
+    if (size > limits.attributes) throw tooMany(name, size, limits.attributes);
   const type = singleParam(query, "type");
   if (type !== undefined) assertWorkflowType(type);
   const status = singleParam(query, "status");
@@ -70,8 +69,8 @@ export function runFilterParams(query: URLSearchParams): RunFilter {
   return defined({
     type,
     status,
-    attributes: Object.keys(attributes).length === 0 ? undefined : attributes,
-    ranges: Object.keys(ranges).length === 0 ? undefined : ranges,
+    attributes: attributes.size === 0 ? undefined : Object.fromEntries(attributes),
+    ranges: ranges.size === 0 ? undefined : Object.fromEntries(ranges),
     waits: waits === undefined ? undefined : waitOf(waits),
   });
 }
