@@ -1,4 +1,7 @@
-/** `npm run bench`: all figures, in `bench/RESULTS.md` and, with `--json`, as one JSON object on the last line. */
+/**
+ * `npm run bench`: all figures, in `bench/RESULTS.md` and, with `--json`, as one JSON object on the last line.
+ * `npm run bench -- --only waits`: the figures of what waits alone, as JSON; no file is written.
+ */
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { cpus, tmpdir, totalmem } from "node:os";
 import { join } from "node:path";
@@ -11,10 +14,15 @@ import { benchProjector } from "./projector.ts";
 import { renderResults, type Figures } from "./render-results.ts";
 import { benchTakeOver } from "./take-over.ts";
 import { benchTasks } from "./tasks.ts";
+import { benchWaits } from "./waits.ts";
 import { benchWorkflows } from "./workflows.ts";
 
 const { values } = parseArgs({
-  options: { json: { type: "boolean", default: false }, durability: { type: "string", default: "default" } },
+  options: {
+    json: { type: "boolean", default: false },
+    durability: { type: "string", default: "default" },
+    only: { type: "string" },
+  },
 });
 const durability = values.durability === "fsync" ? "fsync" : "default";
 const folder = mkdtempSync(join(tmpdir(), "millrace-bench-"));
@@ -22,12 +30,24 @@ const say = (text: string): void => void process.stderr.write(`${text}\n`);
 
 const broker = await startBroker({ dataDir: folder, durability, onProgress: say });
 try {
+  if (values.only === undefined) await benchAll();
+  else if (values.only === "waits")
+    process.stdout.write(`${JSON.stringify(await benchWaits(broker.url, "waits"))}\n`);
+  else throw new Error(`--only ${values.only}: expected waits.`);
+} finally {
+  await broker.stop();
+  rmSync(folder, { recursive: true, force: true });
+}
+
+async function benchAll(): Promise<void> {
   say("Appending…");
   const append = await benchAppend(broker.url, "append");
   say("Running three-step workflows…");
   const workflows = await benchWorkflows(broker.url, "workflows");
   say("Doing tasks…");
   const tasks = await benchTasks(broker.url, "tasks");
+  say("Waiting…");
+  const waits = await benchWaits(broker.url, "waits");
   say("Projecting…");
   const projector = await benchProjector(broker.url, "projector", folder);
   say("Taking runs over…");
@@ -49,6 +69,7 @@ try {
     append,
     workflows,
     tasks,
+    waits,
     projector,
     takeOver,
     delivery,
@@ -72,6 +93,10 @@ try {
         tasksTenPerRunPerS: tasks.tenPerS,
         taskP50Ms: tasks.p50Ms,
         taskP99Ms: tasks.p99Ms,
+        timersPerS: waits.timersPerS,
+        timerLateP99Ms: waits.lateP99Ms,
+        signalsPerS: waits.signalsPerS,
+        parkedRunBytes: waits.parkedBytes,
         projectorEventsPerS: projector.eventsPerS,
         rawSqliteRowsPerS: projector.rawRowsPerS,
         takeOver10kWaitingMs: takeOver[0].takeOverMs,
@@ -86,7 +111,4 @@ try {
       })}\n`,
     );
   }
-} finally {
-  await broker.stop();
-  rmSync(folder, { recursive: true, force: true });
 }

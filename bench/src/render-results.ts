@@ -4,6 +4,7 @@ import type { ProjectorFigures } from "./projector.ts";
 import { round } from "./figures.ts";
 import type { TakeOverFigures } from "./take-over.ts";
 import type { TaskFigures } from "./tasks.ts";
+import type { WaitFigures } from "./waits.ts";
 import type { WorkflowFigures } from "./workflows.ts";
 
 export interface Figures {
@@ -17,6 +18,7 @@ export interface Figures {
     readonly throughput: WorkflowFigures;
   };
   readonly tasks: TaskFigures;
+  readonly waits: WaitFigures;
   readonly projector: ProjectorFigures;
   /** Of runs that wait, and of runs that work. */
   readonly takeOver: readonly [TakeOverFigures, TakeOverFigures];
@@ -25,7 +27,7 @@ export interface Figures {
 }
 
 export function renderResults(figures: Figures): string {
-  const { append, workflows, tasks, projector, takeOver, delivery, resume } = figures;
+  const { append, workflows, tasks, waits, projector, takeOver, delivery, resume } = figures;
   const mode =
     figures.durability === "default"
       ? "broker's default flush (an acknowledged commit survives a killed process, not a power cut)"
@@ -69,6 +71,20 @@ export function renderResults(figures: Figures): string {
       "3,000/s",
     ),
     row("Run of one task, one at a time", `p50 ${tasks.p50Ms} ms`, `p99 ${tasks.p99Ms} ms`, ""),
+    row("Timers fired and recorded, 500 runs at a time", `${waits.timersPerS}/s`, "", ""),
+    row(
+      "Lateness of timers, 250 due a second",
+      `p99 ${waits.lateP99Ms} ms`,
+      `p50 ${waits.lateP50Ms} ms`,
+      "p99 under 20 ms",
+    ),
+    row("Signals sent, recorded and taken by 500 runs", `${waits.signalsPerS}/s`, "", ""),
+    row(
+      "Heap of the owner for a run that waits, parked",
+      `${waits.parkedBytes} bytes`,
+      `kept in memory: ${waits.inMemoryBytes} bytes`,
+      "under 2,048 bytes",
+    ),
     row(
       "Projector",
       `${projector.eventsPerS} events/s`,
