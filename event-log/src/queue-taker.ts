@@ -5,8 +5,8 @@
  * (a {@link Lane}), what stands in the broker (the {@link QueueTakerDeps}).
  *
  * T1 A task goes to one waiter. What nobody waits for any more is released at once.
- * T2 Lanes are asked highest priority first, for what is there now; only when all are empty does one request stand in
- *    each, so that the next task is pushed here.
+ * T2 Lanes are asked highest priority first, for what is there now; one that is empty is not asked again: a request
+ *    stands in it, so that its next task is pushed here.
  * T3 With a concurrency limit, a task is taken only with a permit in hand, and goes back together with it.
  * T4 With a rate, tasks are taken after the stored rate granted them.
  *
@@ -29,6 +29,8 @@ export interface Lane {
   pull(count: number): Promise<readonly Delivery[]>;
   /** Lets the next message be pushed to the lane's `onArrival`. Does nothing while that stands already. */
   ask(): void;
+  /** That stands: there is nothing to pull, or it would have come. */
+  readonly asked: boolean;
 }
 
 export interface LaneEvents {
@@ -176,10 +178,7 @@ export class QueueTaker {
       }
     }
     const batch = await this.#pull(quota);
-    if (batch.length === 0) {
-      for (const { lane } of this.#lanes) lane.ask();
-      return this.#pause(standMs);
-    }
+    if (batch.length === 0) return this.#pause(standMs);
     if (rate !== null) {
       const granted = await deps.reserve(rate, batch.length);
       const delayMs = tokenDelayMs(rate, deps.usedUntil(), deps.now());
@@ -193,7 +192,13 @@ export class QueueTaker {
     const batch: Delivery[] = [];
     for (const { lane, spare } of this.#lanes) {
       batch.push(...spare.splice(0, quota - batch.length));
-      if (batch.length < quota) batch.push(...(await lane.pull(quota - batch.length)));
+      const wanted = quota - batch.length;
+      if (wanted > 0 && !lane.asked) {
+        const pulled = await lane.pull(wanted);
+        batch.push(...pulled);
+        // Asking an empty one again and again beside busier ones would be polling.
+        if (pulled.length === 0) lane.ask();
+      }
       if (batch.length >= quota) break;
     }
     return batch;

@@ -210,7 +210,7 @@ describe.each(modes)("%s", (_title, options) => {
     });
     const handle = await owner.start(workflow, null, { id: "o" });
     expect(await handle.result()).toBe(2);
-    expect(aborted).toEqual(["step_timeout"]);
+    await expect.poll(() => aborted, deadline).toEqual(["step_timeout"]);
     const types = await typesOf(owner, "o");
     expect(types.filter((type) => type === "StepRetryScheduled")).toHaveLength(1);
     expect(types.filter((type) => type === "StepCompleted")).toHaveLength(1);

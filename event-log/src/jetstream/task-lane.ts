@@ -55,18 +55,21 @@ export class TaskLane implements Lane {
   async pull(count: number): Promise<readonly Delivery[]> {
     await this.#ensure();
     return new Promise((resolve, reject) => {
-      const late = new MillraceError(
-        "timeout",
-        `The broker did not answer a pull within ${pullTimeoutMs} ms.`,
-      );
-      const timer = setTimeout(() => this.#endPull(late), pullTimeoutMs);
+      const timer = setTimeout(() => {
+        const message = `The broker did not answer a pull within ${pullTimeoutMs} ms.`;
+        this.#endPull(new MillraceError("timeout", message));
+      }, pullTimeoutMs);
       this.#pull = { wanted: count, got: [], resolve, reject, timer };
       this.#request(this.#pullInbox, { batch: count, no_wait: true });
     });
   }
 
+  get asked(): boolean {
+    return this.#standingUntil > performance.now();
+  }
+
   ask(): void {
-    if (this.#standingUntil > performance.now()) return;
+    if (this.asked) return;
     this.#standingUntil = performance.now() + standMs;
     this.#ensure().then(
       () => this.#request(this.#standInbox, { batch: 1, expires: standMs * 1_000_000 }),

@@ -56,6 +56,9 @@ export function createMemoryTaskQueues(
       events.onArrival(delivery);
     };
     return {
+      get asked() {
+        return takeBack.has(name);
+      },
       async pull(count) {
         await Promise.resolve();
         requireConnected();
