@@ -31,7 +31,10 @@ export interface EventLogOptions {
   readonly replicas?: number;
   /** Size limit of the log when it is made here, in bytes; -1 is none. Default -1. */
   readonly bytesMax?: number;
-  /** How long a taken task is left alone without a word, in milliseconds, when its queue is made here. Default 30,000. */
+  /**
+   * How long a taken task is left alone without a word, in milliseconds. The same in every process of a namespace: the
+   * broker keeps one for each queue, that of whoever came last. Default 30,000.
+   */
   readonly taskLeaseMs?: number;
   /** Name of the connection in the broker's monitoring. Default `millrace`. */
   readonly name?: string;
