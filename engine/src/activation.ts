@@ -33,6 +33,7 @@ import {
   toErrorInfo,
 } from "./failures.ts";
 import { identityOf } from "./core/event-identity.ts";
+import { Mailbox } from "./mailbox.ts";
 import { requestKey, type Request, type StepRequest, type WaitRequest } from "./requests.ts";
 import type { TurnLines } from "./run-logger.ts";
 import { Scope } from "./scope.ts";
@@ -88,24 +89,23 @@ export class Activation {
   readonly pending = new Map<string, Request>();
   readonly what: ActivationInput;
   readonly root = new Scope(null, false);
-  readonly queries = new Map<string, (input: unknown) => unknown>();
-  readonly updates = new Map<string, UpdateHandler>();
+  /** Calls of each kind so far: their answers are recorded or derived by number. Shared by all contexts of the code. */
+  readonly counts = { now: 0, derived: 0, children: 0 };
+  // What most code has nothing of is made on first use.
+  #queries: Map<string, (input: unknown) => unknown> | null = null;
+  #updates: Map<string, UpdateHandler> | null = null;
   readonly compensations: Compensation[] = [];
-  /** Requests by the promise that `ctx` gave for them: what `ctx.race` may cancel. */
-  readonly promises = new WeakMap<Promise<unknown>, Request>();
   attributes: Attributes;
   /** True while events are brought behind which the history has decisions of the code. */
   replaying = false;
   /** True while events are brought whose reactions this or another process has seen already: no line is written again. */
   silent = false;
   readonly #occurrences = new Map<string, number>();
-  /** Signals that no wait has taken, by name, oldest first. */
-  readonly #signals = new Map<string, EventData<"SignalReceived">[]>();
-  readonly #signalIds = new Set<string>();
-  readonly #updateIds = new Set<string>();
+  #mailbox: Mailbox | null = null;
+  #updateIds: Set<string> | null = null;
   /** Keys of tasks that the code does not wait for any more. */
-  readonly #cancelledTasks = new Set<string>();
-  readonly #patches = new Map<string, boolean>();
+  #cancelledTasks: Set<string> | null = null;
+  #patches: Map<string, boolean> | null = null;
   #decided: WorkflowEvent[] = [];
   #requested: Request[] = [];
   #eventCount = 0;
@@ -268,8 +268,8 @@ export class Activation {
 
   /** Answers a query from the code's variables. `query_unknown`, `query_failed`. Changes nothing. */
   query(name: string, input: unknown): unknown {
-    const handler = this.queries.get(name);
-    if (handler === undefined) throw this.#unknown("query", name, [...this.queries.keys()]);
+    const handler = this.#queries?.get(name);
+    if (handler === undefined) throw this.#unknown("query", name, this.#queries);
     try {
       return asStored(
         this.#read(() => handler(input)),
@@ -287,8 +287,8 @@ export class Activation {
 
   /** Whether an update may be taken in now. Throws `update_unknown` or `update_refused`. Changes nothing. */
   validateUpdate(name: string, input: unknown): void {
-    const handler = this.updates.get(name);
-    if (handler === undefined) throw this.#unknown("update", name, [...this.updates.keys()]);
+    const handler = this.#updates?.get(name);
+    if (handler === undefined) throw this.#unknown("update", name, this.#updates);
     if (this.#finished || handler.validate === null) return;
     try {
       this.#read(() => handler.validate?.(input));
@@ -328,8 +328,13 @@ export class Activation {
     return guarded(this.what.workflowId, (error) => void (this.#turnError ??= error), code);
   }
 
-  #unknown(kind: "query" | "update", name: string, known: readonly string[]): MillraceError {
+  #unknown(
+    kind: "query" | "update",
+    name: string,
+    handlers: ReadonlyMap<string, unknown> | null,
+  ): MillraceError {
     const { workflowId, definition } = this.what;
+    const known = [...(handlers?.keys() ?? [])];
     const has = known.length === 0 ? "none" : known.join(", ");
     return new MillraceError(
       kind === "query" ? "query_unknown" : "update_unknown",
@@ -339,7 +344,7 @@ export class Activation {
     );
   }
 
-  async #settle(request: Request, act: () => void): Promise<void> {
+  #settle(request: Request, act: () => void): Promise<void> {
     this.pending.delete(request.key);
     return this.#turn(act);
   }
@@ -350,7 +355,7 @@ export class Activation {
     this.#inTurn = true;
     act();
     await microtasksDrained();
-    await this.#askConditions();
+    if (this.#waits !== null) await this.#askConditions(this.#waits);
     this.#inTurn = false;
     if (this.#turnError !== null) throw this.#turnError;
     if (!this.#finished && this.pending.size === 0) {
@@ -363,9 +368,9 @@ export class Activation {
   }
 
   /** `waitUntil`: what one condition sets off may make another one true. */
-  async #askConditions(): Promise<void> {
-    for (let rounds = 0; this.#waits.size > 0 && !this.#finished && this.#turnError === null; rounds++) {
-      const satisfied = [...this.#waits].find((wait) => this.#holds(wait));
+  async #askConditions(waits: Set<WaitRequest>): Promise<void> {
+    for (let rounds = 0; waits.size > 0 && !this.#finished && this.#turnError === null; rounds++) {
+      const satisfied = [...waits].find((wait) => this.#holds(wait, waits));
       if (satisfied === undefined) return;
       if (rounds === conditionRoundsMax) {
         this.#turnError ??= new MillraceError(
@@ -376,7 +381,7 @@ export class Activation {
         return;
       }
       this.pending.delete(satisfied.key);
-      this.#waits.delete(satisfied);
+      waits.delete(satisfied);
       this.decide({ type: "WaitSatisfied", data: { wait: satisfied.wait } });
       satisfied.resolve(true);
       await microtasksDrained();
@@ -384,18 +389,18 @@ export class Activation {
   }
 
   /** Waits for conditions, so that a run without one does not look through all that is pending after each event. */
-  readonly #waits = new Set<WaitRequest>();
+  #waits: Set<WaitRequest> | null = null;
 
-  #holds(wait: WaitRequest): boolean {
+  #holds(wait: WaitRequest, waits: Set<WaitRequest>): boolean {
     if (this.pending.get(wait.key) !== wait) {
-      this.#waits.delete(wait);
+      waits.delete(wait);
       return false;
     }
     try {
       return this.#ofUser(() => this.#read(() => wait.until?.())) === true;
     } catch (error) {
       this.pending.delete(wait.key);
-      this.#waits.delete(wait);
+      waits.delete(wait);
       this.decide({ type: "WaitCancelled", data: { wait: wait.wait } });
       wait.reject(error as Error);
       return false;
@@ -442,6 +447,7 @@ export class Activation {
           kind: "compensation",
           key: stepKey(name, occurrence),
           scope: shielded,
+          promise: null,
           resolve,
           reject,
           recorded: true,
@@ -492,7 +498,7 @@ export class Activation {
       input: asStored(input, "input of the continued run", this.what.payloadBytesMax),
       ...(Object.keys(this.attributes).length === 0 ? {} : { attributes: this.attributes }),
     };
-    const kept = [...this.#signals.values()].flat();
+    const kept = this.#mailbox?.all() ?? [];
     this.#continued = true;
     return [
       { type: "WorkflowContinuedAsNew", data: { run: run + 1 } },
@@ -505,10 +511,8 @@ export class Activation {
   }
 
   async #signal(data: EventData<"SignalReceived">): Promise<void> {
-    if (data.id !== undefined) {
-      if (this.#signalIds.has(data.id)) return;
-      this.#signalIds.add(data.id);
-    }
+    this.#mailbox ??= new Mailbox();
+    if (!this.#mailbox.isNew(data)) return;
     // By the code's own schema, so that a replay by the same version ignores the same ones.
     if (signalIssue(this.what.definition, data.name, data.payload ?? null) !== null) return;
     // It stands in the log before the commit that continues the run, and the code is over: nobody but the next run can.
@@ -520,28 +524,25 @@ export class Activation {
         request.resolve(data.payload ?? null);
       });
     }
-    const kept = this.#signals.get(data.name);
-    if (kept === undefined) this.#signals.set(data.name, [data]);
-    else kept.push(data);
+    this.#mailbox.keep(data);
     this.#eventCount++;
   }
 
   /** The oldest signal of a name that nobody took; undefined for none. */
   takeSignal(name: string): { readonly payload: unknown } | undefined {
-    const kept = this.#signals.get(name);
-    const data = kept?.shift();
-    if (kept?.length === 0) this.#signals.delete(name);
+    const data = this.#mailbox?.take(name);
     return data === undefined ? undefined : { payload: data.payload ?? null };
   }
 
   async #update({ id, name, input }: EventData<"UpdateAccepted">): Promise<void> {
+    this.#updateIds ??= new Set();
     if (this.#updateIds.has(id)) return;
     this.#updateIds.add(id);
-    const handler = this.updates.get(name);
+    const handler = this.#updates?.get(name);
     return this.#turn(() => {
       Promise.resolve()
         .then(() => {
-          if (handler === undefined) throw this.#unknown("update", name, [...this.updates.keys()]);
+          if (handler === undefined) throw this.#unknown("update", name, this.#updates);
           return this.#ofUser(() => handler.handle(input ?? null));
         })
         .then(
@@ -600,7 +601,7 @@ export class Activation {
       case "step":
       case "compensation": {
         const { name, occurrence, kind, key } = request;
-        if (kind === "task") this.#cancelledTasks.add(key);
+        if (kind === "task") (this.#cancelledTasks ??= new Set()).add(key);
         if (request.recorded) this.decide({ type: "StepCancelled", data: { name, occurrence } });
         break;
       }
@@ -617,7 +618,7 @@ export class Activation {
     const request = this.pending.get(key);
     if (request !== undefined) return request;
     // Its worker, in whatever process, recorded it before the cancellation could be.
-    if (this.#cancelledTasks.has(key)) return null;
+    if (this.#cancelledTasks?.has(key)) return null;
     if (this.#finished) {
       this.#unasked ??= this.#diverged(event, sequence);
       return null;
@@ -694,7 +695,21 @@ export class Activation {
     this.#refused = 0;
     this.pending.set(request.key, request);
     this.#requested.push(request);
-    if (request.kind === "wait" && request.until !== null) this.#waits.add(request);
+    if (request.kind === "wait" && request.until !== null) (this.#waits ??= new Set()).add(request);
+  }
+
+  onQuery(name: string, handler: (input: unknown) => unknown): void {
+    (this.#queries ??= new Map()).set(name, handler);
+  }
+
+  onUpdate(name: string, handler: UpdateHandler): void {
+    (this.#updates ??= new Map()).set(name, handler);
+  }
+
+  /** The request for which `ctx` gave this promise, while the code waits for it. */
+  requestOf(promise: Promise<unknown>): Request | undefined {
+    for (const request of this.pending.values()) if (request.promise === promise) return request;
+    return undefined;
   }
 
   /** Which time this name is asked for, from 1. Steps, tasks and compensations share their names. */
@@ -706,6 +721,7 @@ export class Activation {
   }
 
   patched(id: string): boolean {
+    this.#patches ??= new Map();
     const known = this.#patches.get(id);
     if (known !== undefined) return known;
     const answer = this.what.recordedPatches.includes(id) || !this.replaying;

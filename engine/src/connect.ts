@@ -18,8 +18,7 @@ import {
   type ScheduleState,
   type WorkflowEvent,
 } from "@millrace/schemas";
-import { asStored, messageBytesMax } from "./as-stored.ts";
-import { ask, type AskOptions } from "./questions.ts";
+import { asStored } from "./as-stored.ts";
 import { childClosed } from "./run-table.ts";
 import { resetRun } from "./copy-history.ts";
 import { newUlid } from "./new-ulid.ts";
@@ -27,7 +26,7 @@ import { Commands, createDriver, foldHistory } from "./commands.ts";
 import { sameJson } from "./core/decide.ts";
 import {
   parseInput,
-  signalIssue,
+  assertSignal,
   type AnyWorkflowDefinition,
   type WorkflowDefinition,
 } from "./definition.ts";
@@ -38,7 +37,7 @@ import { Interceptors, type Interceptor, type StartCall } from "./interceptors.t
 import { silentLogger, type Logger } from "./logger.ts";
 import { assertOpenedPayload, type PayloadOptions } from "./payloads/payloads.ts";
 import { sealLog, type SealedLog } from "./payloads/sealed-log.ts";
-import { createOperatorHandle } from "./operator-handle.ts";
+import { RunHandle, type RunHandleDeps } from "./run-handle.ts";
 import { createDrivenRun } from "./drive.ts";
 import type {
   DrivenRun,
@@ -46,7 +45,6 @@ import type {
   Millrace,
   StartOptions,
   StartResult,
-  UpdateRequestOptions,
   WorkflowHandle,
   OperatorReason,
 } from "./millrace.ts";
@@ -116,6 +114,7 @@ class Connection implements Millrace {
   readonly #deps: ConnectionDeps;
   readonly #results: Results;
   readonly #commands: Commands;
+  readonly #handleDeps: RunHandleDeps;
   readonly #definitions = new Map<string, AnyWorkflowDefinition>();
   readonly #workers: Worker[] = [];
   #closing: Promise<void> | null = null;
@@ -130,6 +129,12 @@ class Connection implements Millrace {
       random: deps.random,
       cacheMax: commandCacheMax,
     });
+    const { clock, interceptors } = deps;
+    this.#handleDeps = {
+      ...{ log: deps.log, clock, interceptors },
+      commands: this.#commands,
+      results: this.#results,
+    };
     this.driver = createDriver(this.#commands, deps.random);
     this.schedules = createScheduleCommands({
       log: deps.log,
@@ -212,12 +217,9 @@ class Connection implements Millrace {
     await parseInput(definition, stored);
     const { signal } = options;
     if (signal !== undefined) assertSignal(definition, signal.name, signal.payload);
-    const started = await this.#start(definition.type, stored, {
-      ...defaultsOf(definition),
-      ...options,
-      allowUnregistered: true,
-    });
-    return this.#handle(started.handle.id, started.sequence, definition);
+    const given = { ...defaultsOf(definition), ...options, allowUnregistered: true };
+    const { handle } = await this.#start(definition.type, stored, given, definition);
+    return handle as WorkflowHandle<Output>;
   }
 
   async startByType(type: string, input: unknown, options: StartOptions = {}): Promise<StartResult> {
@@ -227,7 +229,7 @@ class Connection implements Millrace {
     if (definition !== undefined && options.driver !== "external") {
       await parseInput(definition, stored);
       if (options.signal !== undefined) assertSignal(definition, options.signal.name, options.signal.payload);
-      return this.#start(type, stored, { ...defaultsOf(definition), ...options });
+      return this.#start(type, stored, { ...defaultsOf(definition), ...options }, definition);
     }
     return this.#start(type, stored, options);
   }
@@ -249,46 +251,7 @@ class Connection implements Millrace {
     startedAt?: number,
     definition?: AnyWorkflowDefinition,
   ): WorkflowHandle<Output> {
-    const { log, clock } = this.#deps;
-    return {
-      id,
-      ...createOperatorHandle(log, this.#commands, id),
-      signal: async (name, payload, options = {}) => {
-        if (definition !== undefined) assertSignal(definition, name, payload);
-        parseStepRef(name);
-        return this.#deps.interceptors.signal({ workflowId: id, name, payload }, async (call) => {
-          const stored = asStored(call.payload, `payload of signal ${name}`, log.payloads.bytesMax);
-          const { sequence } = await this.#commands.execute(id, () => ({
-            kind: "signal",
-            name,
-            payload: stored,
-            ...options,
-          }));
-          return { sequence };
-        });
-      },
-      query: <Answer>(name: string, input?: unknown, options?: AskOptions) =>
-        ask(
-          log,
-          clock,
-          { kind: "query", id, name, input: asStored(input, `input of query ${name}`, messageBytesMax) },
-          options,
-        ) as Promise<Answer>,
-      update: async <Answer>(name: string, input?: unknown, options: UpdateRequestOptions = {}) => {
-        const { id: updateId = newUlid(), ...rest } = options;
-        const stored = asStored(input, `input of update ${name}`, messageBytesMax);
-        return (await ask(log, clock, { kind: "update", id, updateId, name, input: stored }, rest)) as Answer;
-      },
-      result: (options = {}) => this.#results.wait(id, options.signal, startedAt) as Promise<Output>,
-      cancel: async (reason = {}) => {
-        const { sequence } = await this.#commands.execute(id, () => ({ kind: "cancel", ...reason }));
-        return { sequence };
-      },
-      terminate: async (reason = {}) => {
-        const { sequence } = await this.#commands.execute(id, () => ({ kind: "terminate", ...reason }));
-        return { sequence };
-      },
-    };
+    return new RunHandle(this.#handleDeps, { id, startedAt, definition });
   }
 
   async #checkStart(
@@ -338,17 +301,26 @@ class Connection implements Millrace {
     }
   }
 
-  #start(type: string, input: unknown, options: StartOptions): Promise<StartResult> {
+  #start(
+    type: string,
+    input: unknown,
+    options: StartOptions,
+    definition?: AnyWorkflowDefinition,
+  ): Promise<StartResult> {
     const { id: workflowId = newUlid(), driver = "code", traceparent = null } = options;
     assertWorkflowId(workflowId);
     return this.#deps.interceptors.start({ workflowId, type, driver, input, traceparent }, async (call) => {
       if (call.traceparent !== null) assertTraceparent(call.traceparent, `Start of ${workflowId}`);
       const stored = call.input === input ? input : this.#storedInput(type, call.input);
-      return this.#startNow({ ...call, workflowId, type, driver, input: stored }, options);
+      return this.#startNow({ ...call, workflowId, type, driver, input: stored }, options, definition);
     });
   }
 
-  async #startNow(call: StartCall, options: StartOptions): Promise<StartResult> {
+  async #startNow(
+    call: StartCall,
+    options: StartOptions,
+    definition?: AnyWorkflowDefinition,
+  ): Promise<StartResult> {
     const { workflowId: id, type, driver, input, traceparent } = call;
     const registered = this.log.registeredType(type);
     if (
@@ -407,10 +379,10 @@ class Connection implements Millrace {
         condition: driver === "code" ? "running" : "waiting",
         ...(traceparent === null ? {} : { traceparent }),
       });
-      return { handle: this.#handle(id, sequence), created: true, sequence };
+      return { handle: this.#handle(id, sequence, definition), created: true, sequence };
     } catch (error) {
       if (!isMillraceError(error, "conflict")) throw error;
-      const before = await this.#startedBefore(id, type, event.data, error);
+      const before = await this.#startedBefore(id, type, event.data, definition, error);
       // Signal-with-start: the run is there already, the signal is not. With an id of its own it comes once.
       if (signal !== undefined)
         await before.handle.signal(signal.name, signal.payload, {
@@ -500,6 +472,7 @@ class Connection implements Millrace {
     id: string,
     type: string,
     wanted: { readonly input: unknown; readonly driver: string; readonly plan?: readonly string[] },
+    definition: AnyWorkflowDefinition | undefined,
     conflict: Error,
   ): Promise<StartResult> {
     const history = await this.log.stored.load(id);
@@ -517,7 +490,11 @@ class Connection implements Millrace {
     state.input = await this.log.payloads.openMessage(id, state.input, "input");
     const difference = differenceOf(state, type, wanted);
     if (difference === null)
-      return { handle: this.handle(id), created: false, sequence: state.startedSequence };
+      return {
+        handle: this.#handle(id, undefined, definition),
+        created: false,
+        sequence: state.startedSequence,
+      };
     throw new MillraceError(
       "workflow_exists",
       `Start of ${id} refused: a run with this id exists since sequence ${state.startedSequence} with another ${difference} ` +
@@ -529,16 +506,6 @@ class Connection implements Millrace {
 
 function defaultsOf({ version, steps, timeoutMs }: AnyWorkflowDefinition): StartOptions {
   return { version, steps, ...(timeoutMs === null ? {} : { timeoutMs }) };
-}
-
-function assertSignal(definition: AnyWorkflowDefinition, name: string, payload: unknown): void {
-  const issue = signalIssue(definition, name, payload ?? null);
-  if (issue === null) return;
-  throw new MillraceError(
-    "invalid_input",
-    `Signal ${name} to workflow type ${definition.type} refused: ${issue}. Send a payload that fits its schema.`,
-    { details: { type: definition.type, signal: name } },
-  );
 }
 
 function typeUnknown(what: string, type: string, orElse = ""): MillraceError {

@@ -108,3 +108,14 @@ function issuesOf(issues: readonly StandardSchemaV1.Issue[]): string[] {
     return path === "" ? issue.message : `${path}: ${issue.message}`;
   });
 }
+
+/** `invalid_input` when the payload does not fit what the definition says of the signal. */
+export function assertSignal(definition: AnyWorkflowDefinition, name: string, payload: unknown): void {
+  const issue = signalIssue(definition, name, payload ?? null);
+  if (issue === null) return;
+  throw new MillraceError(
+    "invalid_input",
+    `Signal ${name} to workflow type ${definition.type} refused: ${issue}. Send a payload that fits its schema.`,
+    { details: { type: definition.type, signal: name } },
+  );
+}

@@ -66,34 +66,42 @@ export interface Children {
 }
 
 export interface DispatcherDeps extends StepExecutionDeps {
-  readonly slots: Pick<StepSlots, "run">;
   readonly tasks: TaskQueues;
   readonly children: Children;
+}
+
+/** The run that it works for. */
+export interface DispatcherHost {
+  readonly id: string;
+  readonly type: string;
+  readonly slots: Pick<StepSlots, "run">;
   /** W3C trace context of the run. */
-  readonly traceparent: () => string | null;
+  traceparent(): string | null;
   /** Tries again while the broker is away, until the run is stopped. */
-  readonly persist: <T>(act: () => Promise<T>) => Promise<T>;
-  readonly onCompletion: (completion: Completion) => void;
-  readonly onError: (error: unknown) => void;
+  persist<T>(act: () => Promise<T>): Promise<T>;
+  onCompletion(completion: Completion): void;
+  onError(error: unknown): void;
   /** Something was handed over: the run may be idle now. */
-  readonly onHandedOver: () => void;
+  onHandedOver(): void;
 }
 
 export class Dispatcher {
   readonly #deps: DispatcherDeps;
-  readonly #id: string;
-  readonly #type: string;
+  readonly #host: DispatcherHost;
   readonly #executions = new Map<string, StepExecution>();
   readonly #dues = new Map<string, { readonly at: number; readonly cancel: () => void }>();
   /** Keys of tasks and children that were handed over, or are being so. */
-  readonly #handed = new Map<string, string>();
+  #handed: Map<string, string> | null = null;
   #inFlight = 0;
   #stopped = false;
 
-  constructor(deps: DispatcherDeps, id: string, type: string) {
+  constructor(deps: DispatcherDeps, host: DispatcherHost) {
     this.#deps = deps;
-    this.#id = id;
-    this.#type = type;
+    this.#host = host;
+  }
+
+  get #id(): string {
+    return this.#host.id;
   }
 
   /** Nothing runs here: the run can be rebuilt elsewhere or later without any work done twice. */
@@ -144,8 +152,8 @@ export class Dispatcher {
   /** Children that the code cancelled: told again after a crash, until they are closed. */
   cancelChildren(state: RunState): void {
     for (const [child, { cancelRequested, onClose }] of Object.entries(state.open?.children ?? {})) {
-      if (!cancelRequested || this.#handed.get(`cancel ${child}`) !== undefined) continue;
-      this.#handed.set(`cancel ${child}`, "");
+      if (!cancelRequested || this.#handed?.get(`cancel ${child}`) !== undefined) continue;
+      (this.#handed ??= new Map()).set(`cancel ${child}`, "");
       const reason = `Its parent ${this.#id} does not wait for it any more.`;
       this.#handOver(() => this.#deps.children.requestCancel(child, onClose === "terminate", reason));
     }
@@ -182,8 +190,8 @@ export class Dispatcher {
       execution.abandon(new Error(`Run ${this.#id} does not wait for step ${key} any more.`));
     }
     for (const key of this.#dues.keys()) if (key !== "" && !activation.pending.has(key)) this.#cancelDue(key);
-    for (const key of this.#handed.keys())
-      if (!key.startsWith("cancel ") && !activation.pending.has(key)) this.#handed.delete(key);
+    for (const key of this.#handed?.keys() ?? [])
+      if (!key.startsWith("cancel ") && !activation.pending.has(key)) this.#handed?.delete(key);
   }
 
   /** Due times are set anew by `start` when the run is rebuilt; attempts that run go on. */
@@ -193,10 +201,14 @@ export class Dispatcher {
   }
 
   /** Ends everything; outcomes are dropped. */
-  release(reason: Error): void {
-    for (const execution of this.#executions.values()) execution.abandon(reason);
-    this.#executions.clear();
-    this.#handed.clear();
+  release(reason: () => Error): void {
+    // An error costs its stack: most runs end with nothing left to tell.
+    if (this.#executions.size > 0) {
+      const error = reason();
+      for (const execution of this.#executions.values()) execution.abandon(error);
+      this.#executions.clear();
+    }
+    this.#handed?.clear();
     this.clearDues();
   }
 
@@ -218,13 +230,13 @@ export class Dispatcher {
     }
     const execution = new StepExecution(
       this.#deps,
-      { id: this.#id, type: this.#type, run: state.run, traceparent: this.#deps.traceparent() },
+      { id: this.#id, type: this.#host.type, run: state.run, traceparent: this.#host.traceparent() },
       request,
       step?.attempt ?? 1,
-      (outcome) => this.#deps.onCompletion(outcome),
+      (outcome) => this.#host.onCompletion(outcome),
     );
     this.#executions.set(key, execution);
-    this.#deps.slots.run(() => execution.run());
+    this.#host.slots.run(() => execution.run());
   }
 
   #startTask(request: TaskRequest, state: RunState): void {
@@ -239,8 +251,8 @@ export class Dispatcher {
       return;
     }
     const { attempt, token } = step;
-    if (step.status === "scheduled" && token !== null && this.#handed.get(key) !== token) {
-      this.#handed.set(key, token);
+    if (step.status === "scheduled" && token !== null && this.#handed?.get(key) !== token) {
+      (this.#handed ??= new Map()).set(key, token);
       const task = this.#published({ ...scheduled, attempt, token }, state);
       this.#handOver(() => this.#deps.tasks.publish(task));
     }
@@ -248,8 +260,8 @@ export class Dispatcher {
   }
 
   #published(scheduled: EventData<"StepScheduled">, { run, sequence }: RunState): PublishedTask {
-    const traceparent = this.#deps.traceparent();
-    return { ...scheduled, workflowId: this.#id, type: this.#type, run, sequence, traceparent };
+    const traceparent = this.#host.traceparent();
+    return { ...scheduled, workflowId: this.#id, type: this.#host.type, run, sequence, traceparent };
   }
 
   /** A task whose last attempt ran into a limit has no worker that could bring it to the dead letters. */
@@ -292,7 +304,7 @@ export class Dispatcher {
         timedOut: true,
         retryAfterMs: null,
       };
-      this.#deps.onCompletion(afterFailedAttempt(failed, retry, clock.now(), random()));
+      this.#host.onCompletion(afterFailedAttempt(failed, retry, clock.now(), random()));
     };
     const arm = (due: NonNullable<ReturnType<typeof taskDeadline>>): void => {
       const cancel = timers.add(due.at, () => {
@@ -313,37 +325,37 @@ export class Dispatcher {
 
   #startChild(request: ChildRequest, state: RunState): void {
     const { key, child, started } = request;
-    if (this.#handed.has(key)) return;
-    this.#handed.set(key, child);
+    if (this.#handed?.has(key)) return;
+    (this.#handed ??= new Map()).set(key, child);
     this.#handOver(async () => {
       const closed = await this.#deps.children
-        .start({ id: this.#id, run: state.run, traceparent: this.#deps.traceparent() }, started)
+        .start({ id: this.#id, run: state.run, traceparent: this.#host.traceparent() }, started)
         .catch((error: unknown): EventData<"ChildWorkflowClosed"> => {
           if (!(error instanceof MillraceError) || error.retryable) throw error;
           const { message, code } = error;
           return { child, status: "refused", error: { message, code, name: error.name } };
         });
-      if (closed !== null) this.#deps.onCompletion({ type: "ChildWorkflowClosed", data: closed });
+      if (closed !== null) this.#host.onCompletion({ type: "ChildWorkflowClosed", data: closed });
     });
   }
 
   #handOver(act: () => Promise<void>): void {
     this.#inFlight++;
-    this.#deps
+    this.#host
       .persist(act)
       .catch((error: unknown) => {
-        if (!this.#stopped) this.#deps.onError(error);
+        if (!this.#stopped) this.#host.onError(error);
       })
       .finally(() => {
         this.#inFlight--;
-        this.#deps.onHandedOver();
+        this.#host.onHandedOver();
       });
   }
 
   #due(key: string, at: number, completion: () => Completion): void {
     if (this.#dues.get(key)?.at === at) return;
     this.#cancelDue(key);
-    const cancel = this.#deps.timers.add(at, () => this.#deps.onCompletion(completion()));
+    const cancel = this.#deps.timers.add(at, () => this.#host.onCompletion(completion()));
     this.#dues.set(key, { at, cancel });
   }
 

@@ -17,7 +17,7 @@ interface PersistenceDeps {
 export class Persistence {
   readonly #deps: PersistenceDeps;
   readonly #workflowId: string;
-  readonly #endWaits = new Set<() => void>();
+  #endWaits: Set<() => void> | null = null;
   #stopped = false;
 
   constructor(deps: PersistenceDeps, workflowId: string) {
@@ -45,7 +45,7 @@ export class Persistence {
 
   stop(): void {
     this.#stopped = true;
-    for (const end of [...this.#endWaits]) end();
+    for (const end of [...(this.#endWaits ?? [])]) end();
   }
 
   #isStopped(): boolean {
@@ -55,10 +55,10 @@ export class Persistence {
   #wait(delayMs: number): Promise<void> {
     return new Promise((resolve) => {
       const end = (): void => {
-        this.#endWaits.delete(end);
+        this.#endWaits?.delete(end);
         resolve();
       };
-      this.#endWaits.add(end);
+      (this.#endWaits ??= new Set()).add(end);
       this.#deps.timers.add(this.#deps.clock.now() + delayMs, end);
     });
   }

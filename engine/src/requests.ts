@@ -9,6 +9,8 @@ interface RequestBase {
   readonly scope: Scope;
   readonly resolve: (value: unknown) => void;
   readonly reject: (error: Error) => void;
+  /** What `ctx` gave for it. */
+  promise: Promise<unknown> | null;
   /** The log holds something of it, so that its cancellation must stand there too. */
   recorded: boolean;
 }

@@ -25,15 +25,17 @@ import type { Logger } from "./logger.ts";
 import { ParkedRuns } from "./parked-runs.ts";
 import { storedLog } from "./payloads/sealed-log.ts";
 import type { Results } from "./results.ts";
-import { Run, type RunDeps } from "./run.ts";
+import { Run, type RunDeps, type RunPlace } from "./run.ts";
 import { StepGate } from "./step-gate.ts";
 import type { StepSlots } from "./step-slots.ts";
 
 export interface RunTableDeps {
-  readonly run: Omit<RunDeps, "onClosed" | "onIdle" | "onDone" | "children" | "slots"> & {
-    readonly slots: StepSlots;
+  readonly run: Omit<RunDeps, "onClosed" | "onIdle" | "onDone" | "children"> & {
     readonly children: Omit<RunDeps["children"], "watchParent">;
   };
+  readonly slots: StepSlots;
+  /** Null when this worker does not host the version. */
+  readonly definition: RunPlace["definition"];
   readonly runsMax: number;
   /** What this worker may execute. */
   readonly scope: RunScope;
@@ -63,7 +65,6 @@ export class RunTable {
   readonly #unhosted = new Map<string, HostedType>();
   /** Runs on their way to another worker: still ours until they are at rest. */
   readonly #leaving = new Set<string>();
-  readonly #gates = new WeakMap<Run, StepGate>();
   /** Open children held here, by parent. */
   readonly #childrenOf = new Map<string, Set<string>>();
   #open = true;
@@ -185,7 +186,7 @@ export class RunTable {
   /** Starts no step of these runs any more; resolves when those that run have ended. */
   async closeSteps(runs: readonly Run[]): Promise<void> {
     for (const { id } of runs) this.#leaving.add(id);
-    await Promise.all(runs.map(async (run) => this.#gates.get(run)?.close()));
+    await Promise.all(runs.map((run) => run.closeSteps()));
   }
 
   /** They have been stopped. */
@@ -210,23 +211,22 @@ export class RunTable {
   }
 
   #insert(id: string, type: string, history: readonly StoredCommit[] | null): void {
-    const gate = new StepGate(this.#deps.run.slots);
     const run = new Run(
-      { ...this.#runDeps, slots: gate, definition: this.#definitionIn(id) },
+      this.#runDeps,
+      { slots: new StepGate(this.#deps.slots), definition: this.#definitionIn(id) },
       id,
       type,
       history,
     );
-    this.#gates.set(run, gate);
     this.#runs.set(id, run);
     run.wake();
   }
 
   /** W4: a version that another worker holds in this shard is not hosted here. */
-  #definitionIn(id: string): RunDeps["definition"] {
+  #definitionIn(id: string): RunPlace["definition"] {
     return (type, version) =>
       this.#leaving.has(id) || this.#deps.scope.holds({ type, version }, id)
-        ? this.#runDeps.definition(type, version)
+        ? this.#deps.definition(type, version)
         : null;
   }
 

@@ -41,12 +41,11 @@ import { Persistence } from "./persistence.ts";
 import { presentRun, replay } from "./replay.ts";
 import { TurnLines } from "./run-logger.ts";
 import type { StepExecutionDeps } from "./step-execution.ts";
-import type { StepSlots } from "./step-slots.ts";
+import type { StepGate } from "./step-gate.ts";
 import { UpdateAskers, updateOf } from "./update-askers.ts";
 
 export interface RunDeps extends StepExecutionDeps {
   readonly log: EventLog;
-  readonly slots: Pick<StepSlots, "run">;
   readonly tasks: TaskQueues;
   readonly children: Children;
   /** Session of this engine process, written on every commit. */
@@ -55,14 +54,19 @@ export interface RunDeps extends StepExecutionDeps {
   readonly replayAlways: boolean;
   /** Refuse to workflow code what a replay cannot answer. */
   readonly guard: boolean;
-  /** The definition of a version; null when this worker does not host it. */
-  readonly definition: (type: string, version: string) => AnyWorkflowDefinition | null;
   /** A commit of this run closed it. */
   readonly onClosed: (run: Run, events: readonly WorkflowEvent[]) => void;
   /** Nothing is to be done until something comes in or `dueAt` passes: the run may be parked. */
   readonly onIdle: (run: Run) => void;
   /** The run is closed, or not for this worker: forget it. Not called after `stop`. */
   readonly onDone: (run: Run) => void;
+}
+
+/** What each run has of its own from its worker. */
+export interface RunPlace {
+  readonly slots: StepGate;
+  /** The definition of a version; null when this worker does not host it, or not for this run. */
+  readonly definition: (type: string, version: string) => AnyWorkflowDefinition | null;
 }
 
 /** The warning comes at this part of the limit, once. */
@@ -86,6 +90,7 @@ export class Run {
   readonly id: string;
   readonly type: string;
   readonly #deps: RunDeps;
+  readonly #place: RunPlace;
   readonly #dispatcher: Dispatcher;
   #state: RunState;
   #activation: Activation | null = null;
@@ -107,7 +112,7 @@ export class Run {
   /** R6: what has come in and would begin something, while the run is paused. */
   #heldCompletions: Completion[] = [];
   /** Keys of tasks of which others have recorded something that is not acted upon yet. */
-  readonly #movedTasks = new Set<string>();
+  #movedTasks: Set<string> | null = null;
   readonly #askers = new UpdateAskers();
   readonly #persistence: Persistence;
   #parentWatched = false;
@@ -117,27 +122,32 @@ export class Run {
   #phase: "open" | "stuck" | "done" | "stopped" = "open";
   #looping: Promise<void> | null = null;
 
-  constructor(deps: RunDeps, id: string, type: string, history: readonly StoredCommit[] | null) {
+  constructor(
+    deps: RunDeps,
+    place: RunPlace,
+    id: string,
+    type: string,
+    history: readonly StoredCommit[] | null,
+  ) {
     this.#deps = deps;
+    this.#place = place;
     this.id = id;
     this.type = type;
     this.#history = history;
     this.#state = initialRunState(id, type);
     this.#persistence = new Persistence(deps, id);
-    this.#dispatcher = new Dispatcher(
-      {
-        ...deps,
-        traceparent: () => this.#traceparent,
-        persist: (act) => this.#persist(act),
-        onCompletion: (completion) => this.#complete(completion),
-        onHandedOver: () => {
-          if (this.idle) this.#deps.onIdle(this);
-        },
-        onError: (error) => this.#onStray(this.#activation, error as Error),
-      },
+    this.#dispatcher = new Dispatcher(deps, {
       id,
       type,
-    );
+      slots: place.slots,
+      traceparent: () => this.#traceparent,
+      persist: (act) => this.#persist(act),
+      onCompletion: (completion) => this.#complete(completion),
+      onHandedOver: () => {
+        if (this.idle) this.#deps.onIdle(this);
+      },
+      onError: (error) => this.#onStray(this.#activation, error as Error),
+    });
   }
 
   /** The folded state as far as this run knows it; for its owner to read, not to change. */
@@ -233,10 +243,15 @@ export class Run {
     });
   }
 
+  /** Starts no step any more; resolves when those that run have ended. */
+  closeSteps(): Promise<void> {
+    return this.#place.slots.close();
+  }
+
   /** Takes the run out of this process: steps are told to stop, nothing more is appended. */
   async stop(reason: Error): Promise<void> {
     if (this.#phase !== "done") this.#phase = "stopped";
-    this.#release(reason);
+    this.#release(() => reason);
     this.#persistence.stop();
     await this.#looping;
   }
@@ -244,7 +259,7 @@ export class Run {
   /** For a run that is {@link idle}: nothing of it is in flight, so nobody has to be told and nothing ends later. */
   letGo(): void {
     this.#phase = "stopped";
-    this.#release(new Error(`Run ${this.id} is parked.`));
+    this.#release(() => new Error(`Run ${this.id} is parked.`));
   }
 
   /** Resolves when the loop is at rest. */
@@ -296,7 +311,8 @@ export class Run {
       for (const event of commit.events) {
         assertOpened(event);
         await activation.deliver(event, commit.sequence);
-        if (isOfTask(event)) this.#movedTasks.add(stepKey(event.data.name, event.data.occurrence));
+        if (isOfTask(event))
+          (this.#movedTasks ??= new Set()).add(stepKey(event.data.name, event.data.occurrence));
       }
     }
     // A cancel is a fact already: what the code does not wait for any more can stop now, before our own commit.
@@ -438,12 +454,12 @@ export class Run {
       if (request !== undefined) this.#dispatcher.start(request, this.#state);
     }
     // What their workers have recorded sets other limits, or calls for the next attempt.
-    for (const key of this.#movedTasks) {
+    for (const key of this.#movedTasks ?? []) {
       const request = activation.pending.get(key);
       if (request?.kind === "task") this.#dispatcher.start(request, this.#state);
       else this.#dispatcher.forgetDue(key);
     }
-    this.#movedTasks.clear();
+    this.#movedTasks = null;
     this.#dispatcher.startDeadline(this.#state);
     if (this.#state.open !== null) this.#dispatcher.cancelChildren(this.#state);
     if (activation.takeCancelled()) this.#dispatcher.abandonUnwanted(activation);
@@ -474,7 +490,7 @@ export class Run {
       this.#phase = this.#external.length > 0 ? "open" : "stuck";
       return null;
     }
-    const definition = this.#deps.definition(this.type, state.version);
+    const definition = this.#place.definition(this.type, state.version);
     if (definition === null) return this.#done();
     // What this process cannot read is no wrong input: the run waits for the process that can.
     assertOpenedPayload(state.input);
@@ -544,7 +560,7 @@ export class Run {
   #dropOutcomes(): void {
     this.#completions = this.#completions.filter(({ type }) => type === "UpdateAccepted");
     this.#heldCompletions = [];
-    this.#dispatcher.release(new Error(`Run ${this.id} begins anew.`));
+    this.#dispatcher.release(() => new Error(`Run ${this.id} begins anew.`));
   }
 
   #onStray(activation: Activation | null, error: Error): void {
@@ -597,25 +613,26 @@ export class Run {
       );
     }
     this.#discard();
-    this.#askers.refuseAll(error as Error);
+    this.#askers.refuseAll(() => error as Error);
   }
 
   #done(): null {
     this.#askers.answer(this.#state);
     this.#phase = "done";
-    this.#release(new Error(`Run ${this.id} is ${this.#state.status}.`));
+    this.#release(() => new Error(`Run ${this.id} is ${this.#state.status}.`));
     this.#deps.onDone(this);
     return null;
   }
 
-  #release(reason: Error): void {
+  #release(reason: () => Error): void {
     this.#activation = null;
     this.#dispatcher.stop();
     this.#dispatcher.release(reason);
     this.#askers.refuseAll(
-      new MillraceError("workflow_closed", `${reason.message} The update was not answered.`, {
-        retryable: this.#phase === "stopped",
-      }),
+      () =>
+        new MillraceError("workflow_closed", `${reason().message} The update was not answered.`, {
+          retryable: this.#phase === "stopped",
+        }),
     );
   }
 

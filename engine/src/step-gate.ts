@@ -14,18 +14,18 @@ export class StepGate {
   /** As {@link StepSlots.run}; after `close` nothing is started. */
   run(task: () => Promise<void>): void {
     if (this.#closing !== null) return;
-    this.#slots.run(async () => {
+    this.#slots.run(() => {
       // It may have waited for its slot until now.
-      if (this.#closing !== null) return;
+      if (this.#closing !== null) return Promise.resolve();
       this.#running++;
-      try {
-        await task();
-      } finally {
-        this.#running--;
-        if (this.#running === 0) this.#onIdle();
-      }
+      return task().then(this.#ended, this.#ended);
     });
   }
+
+  readonly #ended = (): void => {
+    this.#running--;
+    if (this.#running === 0) this.#onIdle();
+  };
 
   /** Starts nothing more; resolves when nothing runs. Idempotent. */
   close(): Promise<void> {

@@ -8,24 +8,26 @@ interface Asker {
 
 /** Who waits in this process for the answer to an update. Several may ask for one. */
 export class UpdateAskers {
-  readonly #askers = new Map<string, Asker[]>();
+  /** Made on first use: most runs are never asked. */
+  #askers: Map<string, Asker[]> | null = null;
 
   get size(): number {
-    return this.#askers.size;
+    return this.#askers?.size ?? 0;
   }
 
   add(id: string): Promise<unknown> {
     return new Promise((resolve, reject) => {
+      this.#askers ??= new Map();
       this.#askers.set(id, [...(this.#askers.get(id) ?? []), { resolve, reject }]);
     });
   }
 
   /** Answers those whose update has ended. */
   answer(state: RunState): void {
-    for (const [id, askers] of this.#askers) {
+    for (const [id, askers] of this.#askers ?? []) {
       const update = updateOf(state, id);
       if (update === null || update.status === "accepted") continue;
-      this.#askers.delete(id);
+      this.#askers?.delete(id);
       for (const { resolve, reject } of askers) {
         if (update.status === "completed") resolve(update.output);
         else reject(updateFailed(state.id, update.name, update.error));
@@ -34,11 +36,13 @@ export class UpdateAskers {
   }
 
   refuse(id: string, error: Error): void {
-    for (const { reject } of this.#askers.get(id) ?? []) reject(error);
-    this.#askers.delete(id);
+    for (const { reject } of this.#askers?.get(id) ?? []) reject(error);
+    this.#askers?.delete(id);
   }
 
-  refuseAll(error: Error): void {
+  refuseAll(reason: () => Error): void {
+    if (this.#askers === null || this.#askers.size === 0) return;
+    const error = reason();
     for (const id of [...this.#askers.keys()]) this.refuse(id, error);
   }
 }

@@ -206,14 +206,14 @@ class LogWorker implements Worker, ShardHost {
         payloads: deps.payloads,
         interceptors: deps.interceptors,
         timers: this.#timers,
-        slots: this.#slots,
         tasks: deps.tasks,
         children: deps.children,
         writer: this.session,
         replayAlways: options.replayAlways ?? false,
         guard: options.guard ?? false,
-        definition: (type, version) => this.#definitions.get(type)?.get(version) ?? null,
       },
+      slots: this.#slots,
+      definition: (type, version) => this.#definitions.get(type)?.get(version) ?? null,
       runsMax: options.runsMax ?? 10_000,
       scope: {
         holdsType: (type, id) => this.#ownership?.holdsType(type, this.#shardOf(id)) === true,
@@ -457,11 +457,13 @@ class LogWorker implements Worker, ShardHost {
   #onCommit(commit: StoredCommit): void {
     if (commit.type === scheduleType) return this.#scheduler.receive(commit);
     this.#scheduler.observe(commit);
-    // Our own commits settle their waiters when they are acknowledged, as long as the run is here.
-    if (commit.writer === this.session && this.#table.holds(commit.workflowId)) return;
+    // Our own commits settle their waiters when they are acknowledged, as long as the run is here. The tail is behind
+    // that: a run that is over would be loaded anew for each of its earlier commits.
+    const own = commit.writer === this.session;
+    if (own && this.#table.holds(commit.workflowId)) return;
     this.#deps.results.observe(commit);
     if (commit.condition === "closed") this.#table.observeClosed(commit);
-    if (this.#definitions.has(commit.type)) this.#table.receive(commit);
+    if (!own && this.#definitions.has(commit.type)) this.#table.receive(commit);
   }
 }
 

@@ -42,16 +42,7 @@ export class ContinueAsNew extends Error {
   }
 }
 
-/** Per activation and not per scope: the same numbers whichever context asks. */
-const counters = new WeakMap<Activation, { now: number; derived: number; children: number }>();
-
-function countersOf(activation: Activation): { now: number; derived: number; children: number } {
-  let known = counters.get(activation);
-  if (known === undefined) counters.set(activation, (known = { now: 0, derived: 0, children: 0 }));
-  return known;
-}
-
-type Settle = Pick<Request, "resolve" | "reject" | "scope">;
+type Settle = Pick<Request, "resolve" | "reject" | "scope" | "promise">;
 
 export function createContext(activation: Activation, scope: Scope): WorkflowContext {
   const { workflowId, definition, run, seed, recordedNow, payloadBytesMax } = activation.what;
@@ -63,14 +54,14 @@ export function createContext(activation: Activation, scope: Scope): WorkflowCon
     let request: Request | null = null;
     const promise = new Promise<unknown>((resolve, reject) => {
       if (scope.cancelled !== null) throw scope.cancelled;
-      const made = make({ resolve, reject, scope });
+      const made = make({ resolve, reject, scope, promise: null });
       if (activation.pending.has(made.key)) throw duplicate(what, workflowId);
       activation.request(made);
       request = made;
     });
     promise.catch(() => undefined);
     if (request === null) return activation.isRefusalLoop(what) ? neverSettles() : promise;
-    activation.promises.set(promise, request);
+    (request as Request).promise = promise;
     return promise;
   }
 
@@ -86,9 +77,7 @@ export function createContext(activation: Activation, scope: Scope): WorkflowCon
   }
 
   function derive(): Buffer {
-    return createHash("sha256")
-      .update(`${seed}/${++countersOf(activation).derived}`)
-      .digest();
+    return createHash("sha256").update(`${seed}/${++activation.counts.derived}`).digest();
   }
 
   function step(
@@ -208,7 +197,7 @@ export function createContext(activation: Activation, scope: Scope): WorkflowCon
   }
 
   function defaultChildId(type: string): string {
-    const number = ++countersOf(activation).children;
+    const number = ++activation.counts.children;
     const id = `${workflowId}-${type}-${run === 1 ? "" : `${run}-`}${number}`;
     if (id.length <= limits.workflowIdChars) return id;
     const digest = createHash("sha256").update(id).digest("hex").slice(0, 16);
@@ -221,9 +210,8 @@ export function createContext(activation: Activation, scope: Scope): WorkflowCon
       return await Promise.race(contestants);
     } finally {
       for (const each of contestants) {
-        const request = activation.promises.get(each);
-        if (request !== undefined && activation.pending.get(request.key) === request)
-          activation.cancelRequest(request, new CancelledError("lost a race"));
+        const request = activation.requestOf(each);
+        if (request !== undefined) activation.cancelRequest(request, new CancelledError("lost a race"));
       }
     }
   }
@@ -247,7 +235,7 @@ export function createContext(activation: Activation, scope: Scope): WorkflowCon
     try {
       return await work;
     } finally {
-      const request = activation.promises.get(timer);
+      const request = activation.requestOf(timer);
       if (request !== undefined) activation.cancelRequest(request, new CancelledError("the scope is over"));
     }
   }
@@ -291,7 +279,7 @@ export function createContext(activation: Activation, scope: Scope): WorkflowCon
     onQuery(name: string, handler: (input: never) => unknown) {
       activation.act("ctx.onQuery");
       assertStepName(name, name);
-      activation.queries.set(name, handler as (input: unknown) => unknown);
+      activation.onQuery(name, handler as (input: unknown) => unknown);
     },
     onUpdate(
       name: string,
@@ -300,7 +288,7 @@ export function createContext(activation: Activation, scope: Scope): WorkflowCon
     ) {
       activation.act("ctx.onUpdate");
       assertStepName(name, name);
-      activation.updates.set(name, {
+      activation.onUpdate(name, {
         handle: handler as (input: unknown) => unknown,
         validate: (options.validate ?? null) as ((input: unknown) => void) | null,
       });
@@ -335,7 +323,7 @@ export function createContext(activation: Activation, scope: Scope): WorkflowCon
     },
     now(): number {
       activation.act("ctx.now");
-      const index = ++countersOf(activation).now;
+      const index = ++activation.counts.now;
       const value = recordedNow[index - 1] ?? activation.what.now();
       activation.decide({ type: "SideEffectRecorded", data: { kind: "now", index, value } });
       return value;

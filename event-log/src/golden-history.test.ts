@@ -33,5 +33,6 @@ test.each(files)("%s still folds to the row that was recorded with it", (file) =
     for (const event of events) validateEvent(event);
     evolveCommit(state, { sequence, at, events });
   }
-  expect(toRow(state)).toEqual(golden.row);
+  // A row may have more than it had when the history was recorded, and never less or another.
+  expect(toRow(state)).toMatchObject(golden.row);
 });

@@ -1,24 +1,25 @@
 import { commitHeaders, MillraceError, parseRunSubject, type RunCondition } from "@millrace/schemas";
 import type { JsMsg } from "@nats-io/jetstream";
-import { headers, type MsgHdrs } from "nats";
+import type { MsgHdrs } from "nats";
 import type { AppendRequest, CommitHead } from "../event-log.ts";
 import type { Expectation } from "../settle-append.ts";
+import { encodeHeaders } from "./encode-headers.ts";
 
 const expectedSequenceHeader = "Nats-Expected-Last-Subject-Sequence";
 const expectedSubjectHeader = "Nats-Expected-Last-Subject-Sequence-Subject";
 
 /** Headers of a commit: its own, and the expectation under which the broker stores it. */
-export function headersOf(request: AppendRequest, expectation: Expectation, idSubject: string): MsgHdrs {
-  const result = headers();
-  result.set(expectedSequenceHeader, String(expectation.sequence));
-  if (expectation.anyType) result.set(expectedSubjectHeader, idSubject);
-  result.set(commitHeaders.commitId, request.commitId);
-  if (request.writer !== undefined) result.set(commitHeaders.writer, request.writer);
-  if (request.condition !== undefined) result.set(commitHeaders.condition, request.condition);
-  if (request.dueAt !== undefined) result.set(commitHeaders.dueAt, String(request.dueAt));
-  if (request.parent !== undefined) result.set(commitHeaders.parent, request.parent);
-  if (request.traceparent !== undefined) result.set(commitHeaders.traceparent, request.traceparent);
-  return result;
+export function headersOf(request: AppendRequest, expectation: Expectation, idSubject: string): Uint8Array {
+  return encodeHeaders({
+    [expectedSequenceHeader]: String(expectation.sequence),
+    [expectedSubjectHeader]: expectation.anyType ? idSubject : undefined,
+    [commitHeaders.commitId]: request.commitId,
+    [commitHeaders.writer]: request.writer,
+    [commitHeaders.condition]: request.condition,
+    [commitHeaders.dueAt]: request.dueAt === undefined ? undefined : String(request.dueAt),
+    [commitHeaders.parent]: request.parent,
+    [commitHeaders.traceparent]: request.traceparent,
+  });
 }
 
 const conditions: ReadonlySet<string> = new Set<RunCondition>(["running", "handed-off", "waiting", "closed"]);
@@ -31,7 +32,23 @@ export function headOf(
   stored: MsgHdrs | undefined,
 ): CommitHead {
   const run = parseRunSubject(subject);
-  const commitId = stored?.get(commitHeaders.commitId) ?? "";
+  let commitId = "";
+  let writer: string | null = null;
+  let condition: RunCondition | null = null;
+  let dueAt: number | null = null;
+  let parent: string | null = null;
+  let traceparent: string | null = null;
+  // In one pass: the library's `get` looks through all keys each time.
+  for (const [name, [value = ""]] of stored ?? []) {
+    if (value === "") continue;
+    if (name === commitHeaders.commitId) commitId = value;
+    else if (name === commitHeaders.writer) writer = value;
+    else if (name === commitHeaders.condition)
+      condition = conditions.has(value) ? (value as RunCondition) : null;
+    else if (name === commitHeaders.dueAt) dueAt = Number(value);
+    else if (name === commitHeaders.parent) parent = value;
+    else if (name === commitHeaders.traceparent) traceparent = value;
+  }
   if (run === null || commitId === "") {
     throw new MillraceError(
       "commit_malformed",
@@ -39,21 +56,8 @@ export function headOf(
       { details: { sequence, subject } },
     );
   }
-  const writer = stored?.get(commitHeaders.writer) ?? "";
-  const condition = stored?.get(commitHeaders.condition) ?? "";
-  const dueAt = stored?.get(commitHeaders.dueAt) ?? "";
-  return {
-    sequence,
-    workflowId: run.workflowId,
-    type: run.type,
-    at,
-    commitId,
-    writer: writer === "" ? null : writer,
-    condition: conditions.has(condition) ? (condition as RunCondition) : null,
-    dueAt: dueAt === "" ? null : Number(dueAt),
-    parent: stored?.get(commitHeaders.parent) || null,
-    traceparent: stored?.get(commitHeaders.traceparent) || null,
-  };
+  const { workflowId, type } = run;
+  return { sequence, workflowId, type, at, commitId, writer, condition, dueAt, parent, traceparent };
 }
 
 /** Milliseconds since 1970 of a delivered message. The library's number of nanoseconds does not fit a double, and a

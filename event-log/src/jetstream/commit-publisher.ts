@@ -25,7 +25,8 @@ export interface CommitPublisherOptions {
 interface Send {
   readonly subject: string;
   readonly payload: Uint8Array;
-  readonly headers: MsgHdrs;
+  /** As they are sent. */
+  readonly headers: Uint8Array;
   readonly resolve: (outcome: SendOutcome) => void;
   readonly reject: (error: Error) => void;
   expiresAt: number;
@@ -75,7 +76,7 @@ export class CommitPublisher {
   }
 
   /** Sends once. Rejects with `overloaded`, or with what no repetition mends. */
-  send(subject: string, payload: Uint8Array, headers: MsgHdrs): Promise<SendOutcome> {
+  send(subject: string, payload: Uint8Array, headers: Uint8Array): Promise<SendOutcome> {
     if (this.#closed !== null) return Promise.resolve({ kind: "unsent", error: this.#closed });
     if (!this.#connected) return Promise.resolve({ kind: "unsent", error: away() });
     const queued = this.#queue.length - this.#queueHead;
@@ -121,7 +122,7 @@ export class CommitPublisher {
       try {
         this.#connection.publish(send.subject, send.payload, {
           reply: this.#inbox + token,
-          headers: send.headers,
+          headers: encoded(send.headers),
         });
       } catch (cause) {
         const error = cause instanceof Error ? cause : new Error(String(cause));
@@ -223,4 +224,9 @@ function settle(send: Send, data: Uint8Array, status: number): void {
     default:
       return send.reject(error);
   }
+}
+
+/** All that the library's `publish` asks of headers is their bytes. */
+function encoded(headers: Uint8Array): MsgHdrs {
+  return { encode: () => headers } as unknown as MsgHdrs;
 }

@@ -8,7 +8,8 @@
  */
 import { Kvm, type KV } from "@nats-io/kv";
 import type { JetStreamManager } from "@nats-io/jetstream";
-import { headers, type NatsConnection } from "nats";
+import type { NatsConnection } from "nats";
+import { encodeHeaders } from "./encode-headers.ts";
 import {
   assertQueueName,
   deadSubject,
@@ -233,9 +234,8 @@ export class JetStreamTaskQueues implements TaskQueues {
   /** Sends until it is stored. With a message id, a repetition does not count. */
   async #send(subject: string, payload: Uint8Array, messageId: string | null): Promise<void> {
     for (let attempt = 0; ; attempt++) {
-      const sent = headers();
-      if (messageId !== null) sent.set("Nats-Msg-Id", messageId);
-      const outcome = await this.#publisher.send(subject, payload, sent);
+      const sent = messageId === null ? {} : { "Nats-Msg-Id": messageId };
+      const outcome = await this.#publisher.send(subject, payload, encodeHeaders(sent));
       if (outcome.kind === "stored") return;
       const error = toMillraceError(outcome.error, `Publishing to ${subject}`);
       if (attempt >= publishTriesMax || !(await this.#options.pause(attempt))) throw error;

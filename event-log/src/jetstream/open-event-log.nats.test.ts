@@ -102,7 +102,7 @@ test("a log that is made has the settings that it needs, whoever of many makes i
     retention: "limits",
     discard: "new",
     discard_new_per_subject: true,
-    max_msgs_per_subject: 50_000,
+    max_msgs_per_subject: 1_000_000,
     max_age: 0,
     allow_direct: true,
     deny_delete: true,
