@@ -233,7 +233,17 @@ class Environment implements TestEnvironment {
   #passing<Output>(handle: WorkflowHandle<Output>): WorkflowHandle<Output> {
     const { id } = handle;
     return {
-      ...handle,
+      id,
+      signal: (...of) => handle.signal(...of),
+      query: <Answer>(...of: Parameters<WorkflowHandle["query"]>) => handle.query<Answer>(...of),
+      cancel: (reason) => handle.cancel(reason),
+      terminate: (reason) => handle.terminate(reason),
+      pause: (reason) => handle.pause(reason),
+      resume: (reason) => handle.resume(reason),
+      retry: (options) => handle.retry(options),
+      reset: (options) => handle.reset(options),
+      fork: (options) => handle.fork(options),
+      migrate: (...of) => handle.migrate(...of),
       result: async (options) => {
         try {
           return await this.#await(id, "result", handle.result(options));
