@@ -64,11 +64,12 @@ export function addOperatorCommands(program: Command, clientCommand: ClientComma
   );
   clientCommand<MigrateCommandOptions>(
     operator(
-      program.command("migrate <ids...>").description("let runs go on with another version of their code"),
+      program.command("migrate [ids...]").description("let runs go on with another version of their code"),
     )
       .requiredOption("--to-version <version>", "the version")
       .option("--dry-run", "only replay their histories on the new code here, and say where they diverge")
-      .option("--workflows <files...>", "for --dry-run: JavaScript modules that export the new code"),
+      .option("--workflows <files...>", "for --dry-run: JavaScript modules that export the new code")
+      .option("--type <type>", "for --dry-run: also all open runs of this type"),
     async (api, output, options, args) =>
       (await import("./commands/operate.ts")).migrate(api, output, args[0] as string[], withName(options)),
   );

@@ -1,5 +1,8 @@
+import { setFlagsFromString } from "node:v8";
+import { runInNewContext } from "node:vm";
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
+import { ParkedRuns } from "./parked-runs.ts";
 import { clockCheckMs, DueTimers, type Clock } from "./due-timers.ts";
 
 /** A clock that stands still until told, can be set as an operator does, and counts the timers of the system. */
@@ -140,4 +143,37 @@ describe("DueTimers", () => {
     time.advanceTo(86_400_000);
     expect([wakes, timers.size]).toEqual([1, 0]);
   });
+
+  test(
+    "a million pending timers, and a million parked runs with one each, fit in memory as stated",
+    { timeout: 60_000 },
+    () => {
+      const count = 1_000_000;
+      const time = manualClock();
+      const timers = new DueTimers(time.clock);
+      let fired = 0;
+      const callback = (): void => void fired++;
+      const empty = heapBytes();
+      for (let n = 0; n < count; n++) timers.add(1 + ((n * 7_919) % count), callback);
+      expect((heapBytes() - empty) / count).toBeLessThan(timerBytesMax);
+      time.advanceTo(count);
+      expect([fired, timers.size]).toEqual([count, 0]);
+      const parked = new ParkedRuns(timers, callback);
+      const before = heapBytes();
+      for (let n = 0; n < count; n++) parked.park(`order-${n}`, "order", 2 * count + n);
+      expect((heapBytes() - before) / count).toBeLessThan(parkedBytesMax);
+      time.advanceTo(3 * count);
+      expect([fired, parked.size]).toEqual([2 * count, 0]);
+    },
+  );
 });
+
+/** Of heap for a timer, and for a parked run with its id and timer: a million are 100 MB, and 450 MB. */
+const timerBytesMax = 100;
+const parkedBytesMax = 450;
+
+function heapBytes(): number {
+  setFlagsFromString("--expose-gc");
+  (runInNewContext("gc") as () => void)();
+  return process.memoryUsage().heapUsed;
+}

@@ -79,6 +79,7 @@ export interface MigrateCommandOptions extends OperatorOptions {
   readonly toVersion: string;
   readonly dryRun?: boolean;
   readonly workflows?: readonly string[];
+  readonly type?: string;
 }
 
 /** With a dry run nothing is written: the stored history is replayed here, on the code of `--workflows`. */
@@ -89,8 +90,15 @@ export async function migrate(
   options: MigrateCommandOptions,
 ): Promise<ExitCode> {
   if (options.dryRun === true) {
-    const { planMigrations } = await import("./plan-migrations.ts");
-    return planMigrations(api, output, ids, options.toVersion, options.workflows ?? []);
+    const { openRunsOf, planMigrations } = await import("./plan-migrations.ts");
+    const all = options.type === undefined ? ids : [...ids, ...(await openRunsOf(api, options.type))];
+    return planMigrations(api, output, all, options.toVersion, options.workflows ?? []);
+  }
+  if (ids.length === 0 || options.type !== undefined) {
+    throw new MillraceError(
+      "invalid_request",
+      "migrate needs the ids of runs. For all runs of a type: millrace bulk migrate --type TYPE --to-version VERSION.",
+    );
   }
   for (const id of ids) {
     const answer = await post(api, id, "migrate", { ...whoAndWhy(options), toVersion: options.toVersion });

@@ -4,7 +4,14 @@ import {
   type HistorySource,
   type MigrationPlan,
 } from "@millrace/engine";
-import { isMillraceError, MillraceError, type WorkflowEvent, type WorkflowRow } from "@millrace/schemas";
+import {
+  isClosed,
+  isMillraceError,
+  MillraceError,
+  type Page,
+  type WorkflowEvent,
+  type WorkflowRow,
+} from "@millrace/schemas";
 import { exitCodes, type ExitCode } from "../core/exit-code.ts";
 import { loadWorkflows } from "../load-workflows.ts";
 import type { Output } from "../output.ts";
@@ -35,6 +42,19 @@ export async function planMigrations(
     );
   }
   return ok ? exitCodes.ok : exitCodes.refused;
+}
+
+/** Ids of all open runs of a type, newest first. */
+export async function openRunsOf(api: ServerApi, type: string): Promise<string[]> {
+  const ids: string[] = [];
+  let after: string | null = null;
+  do {
+    const query: Record<string, string> = { type, limit: "500", ...(after === null ? {} : { after }) };
+    const page = (await api.get("/v1/workflows", query)) as Page<WorkflowRow>;
+    for (const { id, status } of page.items) if (!isClosed(status)) ids.push(id);
+    after = page.next;
+  } while (after !== null);
+  return ids;
 }
 
 function definitionFor(

@@ -211,7 +211,7 @@ async function sendFromOutside(
 }
 
 /** Of one run: more than any program waits for, with those that a continue-as-new leaves behind. */
-const updatesMax = 60;
+const updatesMax = 400;
 
 async function unlessClosed(sent: Promise<unknown>, ...also: string[]): Promise<void> {
   try {
