@@ -137,6 +137,26 @@ test("R6: decisions that a pause holds back are matched when another process has
   expect(await typesOf(millrace.log, "w")).not.toContain("WorkflowTurnFailed");
 });
 
+test("R6: an attempt that fails while the run is paused is followed by the next one when it is resumed", async () => {
+  const millrace = await connected();
+  let fail = (): void => undefined;
+  const failed = new Promise<void>((_resolve, reject) => (fail = () => reject(new Error("not yet"))));
+  const workflow = defineWorkflow({ type: "w" }, (ctx, _input: null) =>
+    ctx.step<unknown>("s", ({ attempt }) => (attempt === 1 ? failed : attempt), {
+      retry: { initialDelayMs: 1 },
+    }),
+  );
+  await millrace.worker({ workflows: [workflow] });
+  const handle = await millrace.start(workflow, null, { id: "w" });
+  await turns(20);
+  await handle.pause();
+  await turns(20);
+  fail();
+  await expect.poll(() => typesOf(millrace.log, "w")).toContain("StepRetryScheduled");
+  await handle.resume();
+  expect(await handle.result()).toBe(2);
+});
+
 test("R5: what another process has closed stays closed, also when the code here would have gone another way", async () => {
   const millrace = await connected();
   const workflow = defineWorkflow({ type: "w" }, (ctx, _input: null) => ctx.waitForSignal("go"));

@@ -111,6 +111,7 @@ export class Run {
   #delivered: WorkflowEvent[] = [];
   /** R6: what has come in and would begin something, while the run is paused. */
   #heldCompletions: Completion[] = [];
+  #dispatchHeld = false;
   /** Keys of tasks of which others have recorded something that is not acted upon yet. */
   #movedTasks: Set<string> | null = null;
   readonly #askers = new UpdateAskers();
@@ -444,7 +445,13 @@ export class Run {
     this.#uncommitted = [];
     if (this.#phase === "stopped") return;
     this.#dispatcher.forget(committed);
+    this.#dispatchHeld ||= this.#state.paused !== null;
     if (this.#state.paused !== null) return;
+    if (this.#dispatchHeld) {
+      // What was committed while it was paused was begun by nobody: the next attempt of a step, for one.
+      this.#dispatchHeld = false;
+      for (const request of activation.pending.values()) this.#dispatcher.start(request, this.#state);
+    }
     for (const request of activation.takeRequested()) {
       if (activation.pending.get(request.key) === request) this.#dispatcher.start(request, this.#state);
     }

@@ -80,6 +80,8 @@ export const program: fc.Arbitrary<Program> = fc.record({
 });
 
 const retry = { maxAttempts: 3, initialDelayMs: 1, jitter: "none" } as const;
+/** Each worker that is killed may cost a task an attempt. */
+const patient = { ...retry, maxAttempts: 10 };
 const hour = 3_600_000;
 
 export const childDefinition: WorkflowDefinition<{ readonly part: Node; readonly fails: boolean }> =
@@ -138,7 +140,7 @@ async function carryOut(
         { retry },
       );
     case "task":
-      return ctx.task(node.name, { fails: node.fails, value: node.value }, { queue: "sim", retry });
+      return ctx.task(node.name, { fails: node.fails, value: node.value }, { queue: "sim", retry: patient });
     case "doomed":
       return ctx
         .step(node.name, () => Promise.reject(new Error("doomed")), { retry: { ...retry, maxAttempts: 2 } })
@@ -186,7 +188,7 @@ async function carryOut(
         ctx.step(node.name, () => "step", { retry }),
         lost.then(() => "late"),
         lost,
-        ctx.task(node.name, { fails: 0, value: 1 }, { queue: "sim", retry }),
+        ctx.task(node.name, { fails: 0, value: 1 }, { queue: "sim", retry: patient }),
         ctx.waitForSignal(node.name, { timeoutMs: 1 }),
       ]);
       await ctx.step(`after-${typeof winner}`, () => winner);
