@@ -4,7 +4,8 @@ import { exitCodes, type ExitCode } from "../core/exit-code.ts";
 import type { Output } from "../output.ts";
 import type { ServerApi } from "../server-api.ts";
 import type { ListCommandOptions } from "./list.ts";
-import { keyHeader, readJson, whereFrom, whoAndWhy, type ResetCommandOptions } from "./operate.ts";
+import { keyHeader, whereFrom, whoAndWhy, type ResetCommandOptions } from "./operate.ts";
+import { parseJson } from "./parse-json.ts";
 
 export interface BulkCommandOptions extends ResetCommandOptions, ListCommandOptions {
   readonly ids?: readonly string[];
@@ -87,7 +88,7 @@ function readCommand(kind: string, options: BulkCommandOptions): object {
       return {
         kind,
         name,
-        ...(payload === undefined ? {} : { payload: readJson("--payload", payload) }),
+        ...(payload === undefined ? {} : { payload: parseJson("--payload", payload) }),
         ...(by === undefined ? {} : { by }),
       };
     }

@@ -1,8 +1,8 @@
 /** Commands on one run: each is one request, and one event in the run's history with who and why. */
-import { MillraceError } from "@millrace/schemas";
 import { exitCodes, type ExitCode } from "../core/exit-code.ts";
 import type { Output } from "../output.ts";
 import type { ServerApi } from "../server-api.ts";
+import { parseJson } from "./parse-json.ts";
 
 /** Who and why, for the history. */
 export interface OperatorOptions {
@@ -117,7 +117,7 @@ export async function signal(
 ): Promise<void> {
   const { payload, key, by } = options;
   const body = {
-    ...(payload === undefined ? {} : { payload: readJson("--payload", payload) }),
+    ...(payload === undefined ? {} : { payload: parseJson("--payload", payload) }),
     ...(by === undefined ? {} : { by }),
   };
   const answer = await post(api, id, `signals/${encodeURIComponent(name)}`, body, key);
@@ -134,24 +134,11 @@ export async function queryOrUpdate(
   name: string,
   options: { readonly input?: string; readonly key?: string },
 ): Promise<void> {
-  const body = options.input === undefined ? {} : { input: readJson("--input", options.input) };
+  const body = options.input === undefined ? {} : { input: parseJson("--input", options.input) };
   const path = `${kind === "query" ? "queries" : "updates"}/${encodeURIComponent(name)}`;
   const answer = await post(api, id, path, body, options.key);
   output.value(answer);
   output.text(JSON.stringify(answer["value"]));
-}
-
-export function readJson(option: string, text: string): unknown {
-  try {
-    return JSON.parse(text) as unknown;
-  } catch (cause) {
-    const reason = cause instanceof Error ? cause.message : String(cause);
-    throw new MillraceError(
-      "invalid_json",
-      `${option} is not JSON (${reason}). Quote it for the shell, e.g. ${option} '{"name":"Ada"}'.`,
-      { cause },
-    );
-  }
 }
 
 export function whoAndWhy({ reason, by }: OperatorOptions): OperatorOptions {

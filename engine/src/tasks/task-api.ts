@@ -3,7 +3,7 @@
  * call: what a task is known by is in its token.
  */
 import type { QueueInfo, QueueLimits, StoredDeadLetter, TakenTask } from "@millrace/event-log";
-import { isMillraceError, limits, stepKey, type ErrorInfo } from "@millrace/schemas";
+import { isMillraceError, limits, stepKey, type ErrorInfo, type TaskRow } from "@millrace/schemas";
 import { asStored } from "../as-stored.ts";
 import type { Logger } from "../logger.ts";
 import type { OperatorReason } from "../millrace.ts";
@@ -22,25 +22,8 @@ export interface PollOptions {
   readonly signal?: AbortSignal;
 }
 
-export interface PolledTask {
-  /** For `complete`, `fail` and `heartbeat`. */
-  readonly token: string;
-  readonly name: string;
-  readonly workflowId: string;
-  readonly queue: string;
-  readonly input: unknown;
-  /** From 1. */
-  readonly attempt: number;
-  /** `<workflowId>/<run>/<name>#<occurrence>`: the same for every attempt of this task. */
-  readonly idempotencyKey: string;
-  /** A worker that is silent for longer loses the task to another one: send a heartbeat before. */
-  readonly leaseMs: number;
-  /** The task's own limits, milliseconds; null: none. */
-  readonly startToCloseMs: number | null;
-  readonly heartbeatMs: number | null;
-  /** Details of the last heartbeat of earlier attempts; null without one. */
-  readonly lastDetails: unknown;
-}
+/** As over HTTP. */
+export type PolledTask = TaskRow;
 
 export interface RedriveOptions extends OperatorReason {
   /** Only these dead letters, by the token of their task. Default: the oldest `limit`. */
