@@ -33,6 +33,7 @@ import {
   toErrorInfo,
 } from "./failures.ts";
 import { identityOf } from "./core/event-identity.ts";
+import { Handlers } from "./handlers.ts";
 import { Mailbox } from "./mailbox.ts";
 import { requestKey, type Request, type StepRequest, type WaitRequest } from "./requests.ts";
 import type { TurnLines } from "./run-logger.ts";
@@ -69,11 +70,6 @@ export interface ActivationInput {
   readonly guard?: boolean;
 }
 
-export interface UpdateHandler {
-  readonly handle: (input: unknown) => unknown;
-  readonly validate: ((input: unknown) => void) | null;
-}
-
 interface Compensation {
   readonly name: string;
   readonly occurrence: number;
@@ -91,9 +87,7 @@ export class Activation {
   readonly root = new Scope(null, false);
   /** Calls of each kind so far: their answers are recorded or derived by number. Shared by all contexts of the code. */
   readonly counts = { now: 0, derived: 0, children: 0 };
-  // What most code has nothing of is made on first use.
-  #queries: Map<string, (input: unknown) => unknown> | null = null;
-  #updates: Map<string, UpdateHandler> | null = null;
+  readonly handlers: Handlers;
   readonly compensations: Compensation[] = [];
   attributes: Attributes;
   /** True while events are brought behind which the history has decisions of the code. */
@@ -113,7 +107,6 @@ export class Activation {
   #refused = 0;
   #cancelledAny = false;
   #inTurn = false;
-  #reading = false;
   #finished = false;
   /** The run number is over and the next one is decided: what comes in from outside goes there. */
   #continued = false;
@@ -124,6 +117,7 @@ export class Activation {
 
   constructor(what: ActivationInput) {
     this.what = what.guard === true ? { ...what, now: () => unguarded(what.now) } : what;
+    this.handlers = new Handlers(what);
     this.attributes = what.start.attributes ?? noAttributes;
   }
 
@@ -266,82 +260,16 @@ export class Activation {
     }
   }
 
-  /** Answers a query from the code's variables. `query_unknown`, `query_failed`. Changes nothing. */
-  query(name: string, input: unknown): unknown {
-    const handler = this.#queries?.get(name);
-    if (handler === undefined) throw this.#unknown("query", name, this.#queries);
-    try {
-      return asStored(
-        this.#read(() => handler(input)),
-        `answer to query ${name}`,
-        messageBytesMax,
-      );
-    } catch (cause) {
-      if (isMillraceError(cause)) throw cause;
-      const { message } = toErrorInfo(cause);
-      throw new MillraceError("query_failed", `Query ${name} of ${this.what.workflowId} failed: ${message}`, {
-        cause,
-      });
-    }
-  }
-
   /** Whether an update may be taken in now. Throws `update_unknown` or `update_refused`. Changes nothing. */
   validateUpdate(name: string, input: unknown): void {
-    const handler = this.#updates?.get(name);
-    if (handler === undefined) throw this.#unknown("update", name, this.#updates);
-    if (this.#finished || handler.validate === null) return;
-    try {
-      this.#read(() => handler.validate?.(input));
-    } catch (cause) {
-      if (isMillraceError(cause)) throw cause;
-      const { message } = toErrorInfo(cause);
-      throw new MillraceError(
-        "update_refused",
-        `Update ${name} of ${this.what.workflowId} refused: ${message}`,
-        {
-          cause,
-        },
-      );
-    }
-  }
-
-  /** Code of the user that only reads: a `ctx` call in it throws, and fails no turn. */
-  #read(read: () => unknown): unknown {
-    this.#reading = true;
-    let answer: unknown;
-    try {
-      answer = read();
-    } finally {
-      this.#reading = false;
-    }
-    if (!(answer instanceof Promise)) return answer;
-    // Nobody awaits it: its rejection would end the process.
-    answer.catch(() => undefined);
-    throw new TypeError(
-      "it is async, and must answer at once from what the code knows. Let a step find it out.",
-    );
+    if (this.#finished) this.handlers.update(name);
+    else this.handlers.validate(name, input);
   }
 
   /** Code of the user whose answers a replay must give again. */
   #ofUser<T>(code: () => T): T {
     if (this.what.guard !== true) return code();
     return guarded(this.what.workflowId, (error) => void (this.#turnError ??= error), code);
-  }
-
-  #unknown(
-    kind: "query" | "update",
-    name: string,
-    handlers: ReadonlyMap<string, unknown> | null,
-  ): MillraceError {
-    const { workflowId, definition } = this.what;
-    const known = [...(handlers?.keys() ?? [])];
-    const has = known.length === 0 ? "none" : known.join(", ");
-    return new MillraceError(
-      kind === "query" ? "query_unknown" : "update_unknown",
-      `The code of ${workflowId} (${definition.type}, version ${definition.version}) has no ${kind} ` +
-        `${JSON.stringify(name)}; it has ${has}. Check the name, or wait until the code has set it.`,
-      { details: { name, known } },
-    );
   }
 
   #settle(request: Request, act: () => void): Promise<void> {
@@ -397,7 +325,7 @@ export class Activation {
       return false;
     }
     try {
-      return this.#ofUser(() => this.#read(() => wait.until?.())) === true;
+      return this.#ofUser(() => this.handlers.read(() => wait.until?.())) === true;
     } catch (error) {
       this.pending.delete(wait.key);
       waits.delete(wait);
@@ -538,12 +466,11 @@ export class Activation {
     this.#updateIds ??= new Set();
     if (this.#updateIds.has(id)) return;
     this.#updateIds.add(id);
-    const handler = this.#updates?.get(name);
     return this.#turn(() => {
       Promise.resolve()
         .then(() => {
-          if (handler === undefined) throw this.#unknown("update", name, this.#updates);
-          return this.#ofUser(() => handler.handle(input ?? null));
+          const { handle } = this.handlers.update(name);
+          return this.#ofUser(() => handle(input ?? null));
         })
         .then(
           (output) =>
@@ -662,7 +589,7 @@ export class Activation {
 
   /** A4: false, and the turn is failed, when code acts after an await that is not ours. */
   mayAct(what: string): boolean {
-    if (this.#reading) {
+    if (this.handlers.reading) {
       throw new MillraceError(
         "non_deterministic_call",
         `Workflow code of ${this.what.workflowId} called ${what} in a query, a condition or a validation, which only ` +
@@ -696,14 +623,6 @@ export class Activation {
     this.pending.set(request.key, request);
     this.#requested.push(request);
     if (request.kind === "wait" && request.until !== null) (this.#waits ??= new Set()).add(request);
-  }
-
-  onQuery(name: string, handler: (input: unknown) => unknown): void {
-    (this.#queries ??= new Map()).set(name, handler);
-  }
-
-  onUpdate(name: string, handler: UpdateHandler): void {
-    (this.#updates ??= new Map()).set(name, handler);
   }
 
   /** The request for which `ctx` gave this promise, while the code waits for it. */

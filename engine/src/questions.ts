@@ -140,7 +140,7 @@ async function answerClosed(answerer: Answerer, question: Question): Promise<Ans
     now: () => clock.now(),
     onStray: () => undefined,
   });
-  return { value: activation.query(question.name, await openInput(answerer, question)) };
+  return { value: activation.handlers.query(question.name, await openInput(answerer, question)) };
 }
 
 /** Only by who answers: others must not fail on what is not theirs. */

@@ -18,7 +18,7 @@ import {
   type ClosingEvent,
   type HostedType,
   type RunCondition,
-  type WorkflowEvent,
+  type RunState,
 } from "@millrace/schemas";
 import type { DueTimers } from "./due-timers.ts";
 import type { Logger } from "./logger.ts";
@@ -80,7 +80,8 @@ export class RunTable {
       },
       onClosed: (run, events) => {
         deps.results.settle(run.id, events);
-        this.#closed(run.id, run.state.parent?.id ?? null, events, false);
+        const closing = events.findLast(isClosingEvent);
+        this.#closed(run.id, run.state.parent?.id ?? null, closing && childClosed(run.id, closing), false);
       },
       onIdle: (run) => this.#onIdle(run),
       onDone: (run) => this.#onDone(run),
@@ -153,7 +154,9 @@ export class RunTable {
   observeClosed(commit: StoredCommit): void {
     if (!this.#childrenOf.has(commit.workflowId) && (commit.parent === null || !this.holds(commit.parent)))
       return;
-    this.#closed(commit.workflowId, commit.parent, commit.events, true);
+    const closing = commit.events.findLast(isClosingEvent);
+    const closed = closing && childClosed(commit.workflowId, closing);
+    this.#closed(commit.workflowId, commit.parent, closed, true);
   }
 
   admit(id: string, type: string, history: readonly StoredCommit[] | null): void {
@@ -275,7 +278,8 @@ export class RunTable {
     if (isClosed(status)) {
       // Closed from outside: who began to wait between that commit and now relied on this run.
       this.#deps.results.observe({ workflowId: run.id, condition: "closed" });
-      if (parent !== null && parent !== undefined) this.#unlink(parent.id, run.id);
+      // Found closed on the way, as by a commit of ours whose acknowledgement was lost: nobody else has told.
+      if (!run.closedHere) this.#closed(run.id, parent?.id ?? null, closedAsChild(run.state), false);
     } else if (driver === "code" && startedSequence !== 0)
       this.#keepAside(run.id, { type: run.type, version });
     this.#admitNext();
@@ -294,12 +298,16 @@ export class RunTable {
   }
 
   /** W5 */
-  #closed(id: string, parent: string | null, events: readonly WorkflowEvent[], stored: boolean): void {
+  #closed(
+    id: string,
+    parent: string | null,
+    closed: EventData<"ChildWorkflowClosed"> | undefined,
+    stored: boolean,
+  ): void {
     if (parent !== null) {
       this.#unlink(parent, id);
-      const closing = events.findLast(isClosingEvent);
       const run = this.#runs.get(parent);
-      if (run !== undefined && closing !== undefined) run.childClosed(childClosed(id, closing), stored);
+      if (run !== undefined && closed !== undefined) run.childClosed(closed, stored);
       // Brought back, it asks for its children again and finds this one closed.
       else if (this.#parked.has(parent)) this.bring(parent);
     }
@@ -364,5 +372,26 @@ function isFirst(commit: StoredCommit, logger: Logger): boolean {
       `Commit cannot be read: ${String(error)}`,
     );
     return false;
+  }
+}
+
+/** The same as {@link childClosed}, from the state of a run that is closed. */
+function closedAsChild({
+  id,
+  status,
+  output,
+  error,
+}: RunState): EventData<"ChildWorkflowClosed"> | undefined {
+  switch (status) {
+    case "completed":
+      return { child: id, status, output };
+    case "failed":
+      return { child: id, status, ...(error === null ? {} : { error }) };
+    case "cancelled":
+    case "terminated":
+    case "timed_out":
+      return { child: id, status };
+    default:
+      return undefined;
   }
 }

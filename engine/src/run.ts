@@ -117,6 +117,7 @@ export class Run {
   readonly #askers = new UpdateAskers();
   readonly #persistence: Persistence;
   #parentWatched = false;
+  #closedHere = false;
   /** Questions on their way to the code: it must stay until they are answered. */
   #readers = 0;
   #stray: Error | null = null;
@@ -170,6 +171,11 @@ export class Run {
       // What is due already comes in within this turn of the event loop.
       (dueAt === null || dueAt > this.#deps.clock.now())
     );
+  }
+
+  /** A commit of this object closed it, and `onClosed` was told. */
+  get closedHere(): boolean {
+    return this.#closedHere;
   }
 
   /** When the run has to be there again, milliseconds since 1970; null: when something comes in. */
@@ -228,7 +234,7 @@ export class Run {
 
   /** Answers from the code's variables. `query_unknown`, `query_failed`, or why there is no code running here. */
   async query(name: string, input: unknown): Promise<unknown> {
-    return this.#withCode((activation) => activation.query(name, input));
+    return this.#withCode((activation) => activation.handlers.query(name, input));
   }
 
   /** Takes an update in, once per id, and answers when its handler has ended. */
@@ -397,7 +403,10 @@ export class Run {
       const { sequence } = await this.#persist(() => this.#deps.log.append(request));
       evolveCommit(this.#state, { sequence, at: this.#deps.clock.now(), events, condition });
       this.#commitCount++;
-      if (closing) this.#deps.onClosed(this, events);
+      if (closing) {
+        this.#closedHere = true;
+        this.#deps.onClosed(this, events);
+      }
       return true;
     } catch (error) {
       if (isMillraceError(error, "conflict")) return false;

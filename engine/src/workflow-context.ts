@@ -279,7 +279,7 @@ export function createContext(activation: Activation, scope: Scope): WorkflowCon
     onQuery(name: string, handler: (input: never) => unknown) {
       activation.act("ctx.onQuery");
       assertStepName(name, name);
-      activation.onQuery(name, handler as (input: unknown) => unknown);
+      activation.handlers.onQuery(name, handler as (input: unknown) => unknown);
     },
     onUpdate(
       name: string,
@@ -288,7 +288,7 @@ export function createContext(activation: Activation, scope: Scope): WorkflowCon
     ) {
       activation.act("ctx.onUpdate");
       assertStepName(name, name);
-      activation.onUpdate(name, {
+      activation.handlers.onUpdate(name, {
         handle: handler as (input: unknown) => unknown,
         validate: (options.validate ?? null) as ((input: unknown) => void) | null,
       });
