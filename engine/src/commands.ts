@@ -77,6 +77,30 @@ export class Commands {
     return { state, ...rest };
   }
 
+  /**
+   * A fact from outside for a run of code. Its last commit says what must be known of it: its type, and that it is open;
+   * with an id, the whole history is asked for an earlier one. As `execute`.
+   */
+  async signal(id: string, signal: Extract<Command, { kind: "signal" }>): Promise<number> {
+    assertWorkflowId(id);
+    const last = signal.id === undefined ? await storedLog(this.#deps.log).last(id) : null;
+    const isOpen = last !== null && last.condition !== null && last.condition !== "closed";
+    if (!isOpen || last.type === scheduleType) {
+      // Kept, so that one signal after the other reads only what came since.
+      const { sequence } = await this.carryOut(id, (state) => decide(state, signal), { keep: true });
+      return sequence;
+    }
+    const { events } = decide(initialRunState(id, last.type), signal);
+    const request = {
+      commitId: newUlid(),
+      workflowId: id,
+      type: last.type,
+      events,
+      expected: "any",
+    } as const;
+    return (await this.#deps.log.append(request)).sequence;
+  }
+
   /** As `execute`, for decisions of any kind. With `keep`, the state of a run of code is kept for the next command. */
   carryOut<D extends { readonly events: readonly WorkflowEvent[] }>(
     id: string,
@@ -123,25 +147,39 @@ export class Commands {
     let fresh = state === null;
     state ??= await this.#load(id, keep);
     for (let tries = 1; ; tries++) {
-      try {
-        const decision = decideOn(state, this.#deps.clock.now());
-        if (decision.events.length === 0) {
-          // Others may have moved the run on since: only the log itself can say that there is nothing to do.
-          if (fresh) return { state, decision, sequence: state.sequence };
-        } else {
-          const sequence = await this.#append(state, decision.events);
-          return { state, decision, sequence };
-        }
-      } catch (error) {
-        const conflict = isMillraceError(error, "conflict");
-        if (tries >= conflictsMax || (!conflict && fresh)) {
-          this.#states.delete(id);
-          throw error;
-        }
+      const decision = this.#decideOn(state, decideOn, fresh);
+      // Others may have moved the run on since: only the log itself can say that there is nothing to do, or that a
+      // fact from outside, which nothing guards, is still to be taken.
+      if (decision !== null && (fresh || !decision.events.every(isOutsideEvent))) {
+        if (decision.events.length === 0) return { state, decision, sequence: state.sequence };
+        const sequence = await this.#tryAppend(state, decision.events, tries);
+        if (sequence !== null) return { state, decision, sequence };
       }
       fresh = true;
       const log = state.driver === "external" ? this.#deps.log : storedLog(this.#deps.log);
       for (const commit of await log.load(id, { after: state.sequence })) evolveCommit(state, commit);
+    }
+  }
+
+  /** Null when a state that may be old says no. */
+  #decideOn<D>(state: RunState, decideOn: (state: RunState, now: number) => D, fresh: boolean): D | null {
+    try {
+      return decideOn(state, this.#deps.clock.now());
+    } catch (rejection) {
+      if (!fresh) return null;
+      this.#states.delete(state.id);
+      throw rejection;
+    }
+  }
+
+  /** Null on a conflict. What is in doubt is the caller's: a new commit would be decided on what this one did. */
+  async #tryAppend(state: RunState, events: readonly WorkflowEvent[], tries: number): Promise<number | null> {
+    try {
+      return await this.#append(state, events);
+    } catch (error) {
+      if (isMillraceError(error, "conflict") && tries < conflictsMax) return null;
+      this.#states.delete(state.id);
+      throw error;
     }
   }
 
@@ -160,8 +198,8 @@ export class Commands {
             ...(state.parent === null || state.parent === undefined ? {} : { parent: state.parent.id }),
           };
     const { sequence } = await this.#deps.log.append(request);
-    if (request.expected === "any") this.#states.delete(state.id);
-    else evolveCommit(state, { sequence, at: this.#deps.clock.now(), events });
+    // What came in between is not known: a kept state stays where it was, and is brought up to date when it is asked.
+    if (request.expected !== "any") evolveCommit(state, { sequence, at: this.#deps.clock.now(), events });
     return sequence;
   }
 

@@ -65,8 +65,7 @@ export class RunHandle<Output> implements WorkflowHandle<Output> {
     return interceptors.signal({ workflowId: id, name, payload }, async (call) => {
       const stored = asStored(call.payload, `payload of signal ${name}`, log.payloads.bytesMax);
       const command = { kind: "signal", name, payload: stored, ...options } as const;
-      const { sequence } = await commands.execute(id, () => command);
-      return { sequence };
+      return { sequence: await commands.signal(id, command) };
     });
   }
 

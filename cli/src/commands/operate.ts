@@ -1,4 +1,5 @@
 /** Commands on one run: each is one request, and one event in the run's history with who and why. */
+import { MillraceError } from "@millrace/schemas";
 import { exitCodes, type ExitCode } from "../core/exit-code.ts";
 import type { Output } from "../output.ts";
 import type { ServerApi } from "../server-api.ts";
