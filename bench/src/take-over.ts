@@ -42,7 +42,8 @@ export async function benchTakeOver(
     const killed = performance.now();
     part.kill("SIGKILL");
     // Shards that it was about to hand over count too: all runs are to be ours.
-    while (held(worker.stats()) < runs) await new Promise((resolve) => setTimeout(resolve, 5));
+    while (held(worker.stats()) < runs || worker.stats().lastTakeOverMs === null)
+      await new Promise((resolve) => setTimeout(resolve, 5));
     const { lastTakeOverMs } = worker.stats();
     return {
       runs,
