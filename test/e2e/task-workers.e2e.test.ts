@@ -1,5 +1,6 @@
 /** Task workers in other languages against a real server: what they do is recorded once, and `kill -9` loses nothing. */
 import { execFile, spawn, type ChildProcess } from "node:child_process";
+import { once } from "node:events";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
@@ -47,6 +48,12 @@ class TaskWorkerProcess {
   kill(): void {
     this.child.kill("SIGKILL");
   }
+
+  /** Killed and gone, its sockets closed: a poll of it that is still open could take the next test's task. */
+  async gone(): Promise<void> {
+    this.kill();
+    if (this.child.exitCode === null && this.child.signalCode === null) await once(this.child, "exit");
+  }
 }
 
 describe("task workers in other languages", () => {
@@ -63,8 +70,8 @@ describe("task workers in other languages", () => {
     ]);
     api = new HttpApi(server.ready.url);
   });
-  afterEach(() => {
-    for (const worker of workers.splice(0)) worker.kill();
+  afterEach(async () => {
+    await Promise.all(workers.splice(0).map((worker) => worker.gone()));
   });
   afterAll(async () => {
     await server.stop();
