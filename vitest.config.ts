@@ -21,6 +21,8 @@ export default defineConfig({
           include: [`${packages}/**/*.test.ts`],
           exclude: ["**/node_modules/**", "**/dist/**", "**/*.{nats,e2e,browser}.test.ts"],
           testTimeout: 20_000,
+          // Not how long it takes: how long a loaded machine may take.
+          expect: { poll: { timeout: 15_000 } },
         },
       },
       {

@@ -23,6 +23,7 @@ const arrows: Readonly<Record<string, readonly string[]>> = {
 const rooms: readonly { readonly technology: RegExp; readonly rooms: readonly string[] }[] = [
   { technology: /^(?:kysely|better-sqlite3)$/, rooms: ["projector/src/"] },
   { technology: /^uWebSockets\.js$/, rooms: ["stream-server/src/uws/"] },
+  { technology: /^react(?:-dom)?(?:\/|$)/, rooms: ["client/src/react/"] },
   { technology: /^@opentelemetry\//, rooms: ["engine/src/opentelemetry/"] },
   { technology: /^(?:nats|@nats-io\/.+)$/, rooms: ["event-log/src/jetstream/", "event-log/src/broker/"] },
 ];

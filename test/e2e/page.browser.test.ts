@@ -4,15 +4,13 @@
  *
  * Needs a Chromium at the place where Debian's package puts it; without one it is skipped and says so.
  */
-import { existsSync } from "node:fs";
-import { createServer, type Server } from "node:http";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { gzipSync } from "node:zlib";
-import { chromium, type Page } from "playwright-core";
-import { rolldown } from "rolldown";
+import type { Page } from "playwright-core";
 import { expect, it } from "vitest";
 import { openEventLog } from "@millrace/event-log";
+import { bundleForPage, launchChromium, needChromium, servePage } from "./browser-site.ts";
 import { compareStreams, noFaults } from "./compare-streams.ts";
 import { CuttingProxy } from "./cutting-proxy.ts";
 import { driveOpenCase, type ExternalStep } from "./external-driver.ts";
@@ -21,17 +19,6 @@ import { MillraceProcess } from "./millrace-process.ts";
 import { eventLine, expectedEvents } from "./read-log.ts";
 import { temporaryFolder } from "./temporary-folder.ts";
 
-const chromiumFile = "/usr/bin/chromium";
-/** Nothing of it may reach the network: it is to load one page from this machine. */
-const chromiumArgs = [
-  "--no-sandbox",
-  "--disable-gpu",
-  "--disable-quic",
-  "--no-first-run",
-  "--disable-background-networking",
-  "--disable-component-update",
-  "--disable-sync",
-];
 const clientSource = fileURLToPath(new URL("../../client/src/index.ts", import.meta.url));
 const workflowId = "page-1";
 const waitMs = 60_000;
@@ -46,18 +33,15 @@ interface PageState {
 }
 
 it("keeps a page exact over a network that goes away, cuts, and a reload", async (context) => {
-  const missing = !existsSync(chromiumFile);
-  if (missing) process.stdout.write(`page: skipped, there is no ${chromiumFile}\n`);
-  context.skip(missing, `there is no ${chromiumFile}: install Debian's package chromium`);
-
+  needChromium(context, "page");
   const folder = await temporaryFolder();
   const server = await MillraceProcess.start(["dev", "--data", join(folder.path, "data"), "--port", "0"]);
   const { url, natsUrl, namespace } = server.ready;
   const log = await openEventLog({ servers: natsUrl, namespace });
   const proxy = await CuttingProxy.start(url);
-  const bundle = await bundleClient();
+  const bundle = await bundleForPage({ file: clientSource });
   const site = await servePage(pageOf(`ws://127.0.0.1:${proxy.port}`), bundle);
-  const browser = await chromium.launch({ executablePath: chromiumFile, args: chromiumArgs });
+  const browser = await launchChromium();
   let goesOn = true;
   try {
     const browserContext = await browser.newContext();
@@ -115,7 +99,7 @@ it("keeps a page exact over a network that goes away, cuts, and a reload", async
   } finally {
     goesOn = false;
     await browser.close();
-    site.server.close();
+    site.close();
     await proxy.close();
     await log.close();
     await server.stop();
@@ -149,17 +133,6 @@ async function grownTo(api: HttpApi, sequence: number): Promise<void> {
   }
 }
 
-async function bundleClient(): Promise<string> {
-  const bundle = await rolldown({
-    input: clientSource,
-    platform: "browser",
-    resolve: { conditionNames: ["@millrace/source", "browser", "import", "default"] },
-  });
-  const { output } = await bundle.generate({ format: "es", minify: true });
-  await bundle.close();
-  return output[0].code;
-}
-
 function pageOf(streamUrl: string): string {
   return `<!doctype html>
 <meta charset="utf-8">
@@ -180,24 +153,4 @@ function pageOf(streamUrl: string): string {
   });
   Object.assign(window, { client, state: () => state });
 </script>`;
-}
-
-async function servePage(
-  page: string,
-  bundle: string,
-): Promise<{ readonly server: Server; readonly url: string }> {
-  const server = createServer((request, response) => {
-    const script = request.url === "/client.js";
-    response.setHeader(
-      "content-type",
-      script ? "text/javascript; charset=utf-8" : "text/html; charset=utf-8",
-    );
-    response.end(script ? bundle : page);
-  });
-  await new Promise<void>((resolve) => {
-    server.listen(0, "127.0.0.1", resolve);
-  });
-  const address = server.address();
-  if (address === null || typeof address === "string") throw new Error("The page has no port.");
-  return { server, url: `http://127.0.0.1:${address.port}/` };
 }
