@@ -60,7 +60,7 @@ export interface WatchOptions<
    * (the present rows, then every event after them).
    */
   readonly from?: From;
-  /** `events` (default) or `state`: the projected row after each commit. */
+  /** `events` (default), `state`: the projected row after each commit, or `both`: a commit's events, then the row. */
   readonly shape?: Shape;
   /** `closed`: the subscription ends by itself when the workflow has closed. */
   readonly until?: "closed";
@@ -90,12 +90,13 @@ export interface WatchOptions<
 }
 
 /**
- * What a watch with these options yields: events, or rows with `shape: "state"`; pages too with
+ * What a watch with these options yields: events, or rows with `shape: "state"`, or both; pages too with
  * `from: "snapshot"`, and a notice with an `onGone` that restarts. A `from` that is only known as `string` is taken
  * for a cursor.
  */
 export type WatchItem<From extends string, Shape extends StreamShape, Gone extends OnGone> =
-  | (Shape extends "state" ? StateItem : EventItem)
+  | (Shape extends "state" ? never : EventItem)
+  | (Shape extends "events" ? never : StateItem)
   | (From extends "snapshot" ? SnapshotItem : never)
   | (Gone extends "error" ? never : RestartItem)
   | (Gone extends "restart-from-snapshot" ? SnapshotItem : never);

@@ -250,6 +250,7 @@ function copyFilter(filter: Filter): NonNullable<SubscribeFrame["filter"]> {
   return {
     ...(filter.workflow === undefined ? {} : { workflow: [...filter.workflow] }),
     ...(filter.type === undefined ? {} : { type: [...filter.type] }),
+    ...(filter.status === undefined ? {} : { status: [...filter.status] }),
     ...(filter.event === undefined ? {} : { event: [...filter.event] }),
     ...(filter.attr === undefined ? {} : { attr: copyAttributes(filter.attr) }),
   };

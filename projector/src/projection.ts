@@ -24,7 +24,8 @@ export interface AttributeRange {
 /** Which runs: all that is given must match. */
 export interface RunFilter {
   readonly type?: string;
-  readonly status?: RunStatus;
+  /** Of several, one. */
+  readonly status?: RunStatus | readonly RunStatus[];
   readonly workflow?: readonly string[];
   /** All must match, compared by text; of several values of one, one. */
   readonly attributes?: AttributeFilter;
@@ -66,7 +67,7 @@ export interface CommitRow {
 }
 
 export interface CommitPage {
-  /** Commits that match the filter by run, type and attributes (event types are for the caller), in order. */
+  /** Commits that match the filter by run, type and attributes (event types and statuses are for the caller), in order. */
   readonly commits: readonly CommitRow[];
   /** Everything up to here that matches is in `commits`: at most the checkpoint. */
   readonly upTo: number;
@@ -104,7 +105,7 @@ export interface Projection {
   /** Deep replay: commits after a sequence that can match, at most `maxCommits` and about `maxBytes` of bodies. */
   commits(filter: Filter, after: number, maxCommits: number, maxBytes: number): CommitPage;
   /**
-   * Rows of all runs that match by id and type, exact at `sequence`: rows and checkpoint are read in one
+   * Rows of all runs that match by id, type, status and attributes, exact at `sequence`: rows and checkpoint are read in one
    * transaction. `limit_exceeded` beyond `maxRows`.
    */
   snapshot(

@@ -1,15 +1,27 @@
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { eventSchemas, isEventType } from "./events.ts";
-import { canonicalFilter, matchesAround, matchesEvent, matchesRun, parseFilter } from "./filter.ts";
+import {
+  canonicalFilter,
+  matchesAround,
+  matchesEvent,
+  matchesRun,
+  matchesStatus,
+  parseFilter,
+} from "./filter.ts";
 import { limits } from "./limits.ts";
+import { runStatuses } from "./run-state.ts";
 
 const names = fc.array(fc.string({ minLength: 1, maxLength: 9 }), { minLength: 1, maxLength: 5 });
 const events = fc.array(fc.constantFrom(...Object.keys(eventSchemas).filter(isEventType)), {
   minLength: 1,
   maxLength: 5,
 });
-const filter = fc.record({ workflow: names, type: names, event: events }, { requiredKeys: [] });
+const statuses = fc.array(fc.constantFrom(...runStatuses), { minLength: 1, maxLength: 5 });
+const filter = fc.record(
+  { workflow: names, type: names, status: statuses, event: events },
+  { requiredKeys: [] },
+);
 
 describe("filter", () => {
   test("filters that mean the same have one canonical text, and others do not", () => {
@@ -38,6 +50,10 @@ describe("filter", () => {
         const types = [type, ...(given.type ?? [])];
         for (const each of ids)
           for (const of of types) expect(matchesRun(twice, each, of)).toBe(matchesRun(once, each, of));
+        for (const status of runStatuses) {
+          const around = { before: null, after: status };
+          expect(matchesStatus(twice, around)).toBe(matchesStatus(once, around));
+        }
         for (const event of given.event ?? []) expect(matchesEvent(twice, event)).toBe(true);
       }),
     );
@@ -51,6 +67,15 @@ describe("filter", () => {
     expect(matchesRun(both, "order-3", "order")).toBe(false);
     expect(matchesEvent(parseFilter({ event: ["StepFailed"] }), "StepCompleted")).toBe(false);
     expect(parseFilter(undefined)).toEqual({});
+  });
+
+  test("status: before the commit or after it, and no status before the first", () => {
+    const failed = parseFilter({ status: ["failed", "stuck"] });
+    expect(matchesStatus(failed, { before: "running", after: "failed" })).toBe(true);
+    expect(matchesStatus(failed, { before: "stuck", after: "running" })).toBe(true);
+    expect(matchesStatus(failed, { before: "running", after: "completed" })).toBe(false);
+    expect(matchesStatus(failed, { before: null, after: "running" })).toBe(false);
+    expect(matchesStatus({}, { before: null, after: "running" })).toBe(true);
   });
 
   test("attributes: one value or several, typed or as text, in any order, have one canonical text", () => {
@@ -76,6 +101,9 @@ describe("filter", () => {
     { workflow: "order-1" },
     { type: [""] },
     { event: ["Nope"] },
+    { status: [] },
+    { status: "failed" },
+    { status: ["Failed"] },
     { event: ["toString"] },
     { colour: ["red"] },
     { workflow: Array.from({ length: limits.filterValues + 1 }, (_, index) => `w${index}`) },

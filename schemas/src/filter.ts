@@ -3,6 +3,8 @@ import { matchesAttributes, textsOf, type AttributeFilter, type AttributesAround
 import { MillraceError } from "./errors.ts";
 import { isEventType, type EventType } from "./events.ts";
 import { limits } from "./limits.ts";
+import type { StatusAround } from "./run-phase.ts";
+import { runStatuses, type RunStatus } from "./run-state.ts";
 
 const values = v.pipe(
   v.array(v.pipe(v.string(), v.minLength(1), v.maxLength(256))),
@@ -40,6 +42,9 @@ export const AttributeFilterSchema = v.pipe(
 export const FilterSchema = v.strictObject({
   workflow: v.optional(values),
   type: v.optional(values),
+  status: v.optional(
+    v.pipe(v.array(v.picklist(runStatuses)), v.minLength(1), v.maxLength(limits.filterValues)),
+  ),
   event: v.optional(values),
   attr: v.optional(AttributeFilterSchema),
 });
@@ -47,6 +52,8 @@ export const FilterSchema = v.strictObject({
 export interface Filter {
   readonly workflow?: readonly string[];
   readonly type?: readonly string[];
+  /** By the run's status before or after the commit, so that a reader sees a run come and sees it leave. */
+  readonly status?: readonly RunStatus[];
   readonly event?: readonly EventType[];
   /** By the run's attributes before or after the commit (A2); values compare by text (A1). */
   readonly attr?: AttributeFilter;
@@ -58,7 +65,7 @@ export function parseFilter(input: unknown): Filter {
     // It would pass as an object without fields, and so as "everything".
     throw new MillraceError(
       "filter_invalid",
-      "Filter refused: it is an array. Send an object with workflow, type, event or attr, or {} for everything.",
+      "Filter refused: it is an array. Send an object with workflow, type, status, event or attr, or {} for everything.",
     );
   }
   const result = v.safeParse(FilterSchema, input ?? {});
@@ -66,12 +73,12 @@ export function parseFilter(input: unknown): Filter {
     const issue = result.issues[0];
     throw new MillraceError(
       "filter_invalid",
-      `Filter refused at ${v.getDotPath(issue) ?? "the top"}: ${issue.message}. Fields are workflow, type and event, ` +
+      `Filter refused at ${v.getDotPath(issue) ?? "the top"}: ${issue.message}. Fields are workflow, type, status and event, ` +
         `each a list of 1 to ${limits.filterValues} strings, and attr, an object with a value or a list of values by attribute.`,
       { details: { limit: limits.filterValues } },
     );
   }
-  const { workflow, type, event, attr } = result.output;
+  const { workflow, type, status, event, attr } = result.output;
   const unknown = event?.find((name) => !isEventType(name));
   if (unknown !== undefined) {
     throw new MillraceError(
@@ -82,6 +89,7 @@ export function parseFilter(input: unknown): Filter {
   return {
     ...(workflow === undefined ? {} : { workflow }),
     ...(type === undefined ? {} : { type }),
+    ...(status === undefined ? {} : { status }),
     ...(event === undefined ? {} : { event: event as EventType[] }),
     ...(attr === undefined ? {} : { attr }),
   };
@@ -94,6 +102,7 @@ export function canonicalFilter(filter: Filter): string {
   return JSON.stringify({
     workflow: sorted(filter.workflow),
     type: sorted(filter.type),
+    status: sorted(filter.status),
     event: sorted(filter.event),
     attr:
       filter.attr === undefined
@@ -106,7 +115,7 @@ export function canonicalFilter(filter: Filter): string {
   });
 }
 
-/** Whether a run's commits can match at all, by id and type (event types and attributes are looked at per commit). */
+/** Whether a run's commits can match at all, by id and type (the rest is looked at per commit). */
 export function matchesRun(filter: Filter, workflowId: string, type: string): boolean {
   return (
     (filter.workflow === undefined || filter.workflow.includes(workflowId)) &&
@@ -121,4 +130,9 @@ export function matchesEvent(filter: Filter, event: EventType): boolean {
 /** Whether a commit of a run that can match does, by the run's attributes around it. */
 export function matchesAround(filter: Filter, around: AttributesAround): boolean {
   return filter.attr === undefined || matchesAttributes(filter.attr, around);
+}
+
+/** Whether a commit of a run that can match does, by the run's status around it. */
+export function matchesStatus({ status }: Filter, { before, after }: StatusAround): boolean {
+  return status === undefined || status.includes(after) || (before !== null && status.includes(before));
 }

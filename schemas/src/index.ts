@@ -51,6 +51,7 @@ export {
   matchesAround,
   matchesEvent,
   matchesRun,
+  matchesStatus,
   parseFilter,
   type Filter,
 } from "./filter.ts";
@@ -130,6 +131,8 @@ export {
   type GoneReason,
   type ServerFrame,
   type StateEntry,
+  type StateFields,
+  type StreamBatch,
   type StreamShape,
   type SubscribeFrame,
   type SubscriptionMode,
@@ -164,6 +167,14 @@ export {
   type UpdateState,
   type WaitState,
 } from "./run-state.ts";
+export {
+  initialRunPhase,
+  phaseAfter,
+  runPhaseOf,
+  type PhaseCommit,
+  type RunPhase,
+  type StatusAround,
+} from "./run-phase.ts";
 export {
   announceSubject,
   askSubject,

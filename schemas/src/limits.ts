@@ -75,6 +75,13 @@ export const limits = {
   subscriptionsPerSocket: 64,
   /** Bytes of one frame from a client. */
   clientFrameBytes: 65_536,
+  /** Entries that a subscription with a window may leave unacknowledged. */
+  windowEntries: 100_000,
+  /** Events of one batch of a live subscription, and milliseconds that they are held. */
+  batchEvents: 1_000,
+  batchMs: 1_000,
+  /** Characters of a token. */
+  tokenChars: 16_384,
   /** Values in one field of a filter. */
   filterValues: 100,
   /** Waits shown in the row of a run. */

@@ -7,6 +7,7 @@ import * as v from "valibot";
 import type { ErrorCode } from "./errors.ts";
 import type { EventType } from "./events.ts";
 import { FilterSchema } from "./filter.ts";
+import { limits } from "./limits.ts";
 import type { WorkflowRow } from "./row.ts";
 
 export const streamSubprotocol = "millrace.v1";
@@ -16,8 +17,6 @@ export const streamDefaults = {
   /** A socket that sent no `hello` by then is closed with 4502. */
   helloTimeoutMs: 10_000,
   heartbeatMs: 20_000,
-  batchMax: 100,
-  batchMs: 20,
 } as const;
 
 /** 4000 to 4499: reconnect and resume. 4500 to 4999: final. */
@@ -46,12 +45,14 @@ export function isFinalClose(code: number): boolean {
 
 const subscriptionId = v.pipe(v.number(), v.integer(), v.minValue(0), v.maxValue(2 ** 31 - 1));
 const sequence = v.pipe(v.number(), v.integer(), v.minValue(0));
+const upTo = (max: number) => v.pipe(v.number(), v.integer(), v.minValue(1), v.maxValue(max));
+const token = v.pipe(v.string(), v.maxLength(limits.tokenChars));
 
 export const ClientFrame = v.variant("t", [
   v.object({
     t: v.literal("hello"),
     v: v.number(),
-    token: v.optional(v.string()),
+    token: v.optional(token),
     client: v.optional(v.pipe(v.string(), v.maxLength(128))),
   }),
   v.object({
@@ -60,10 +61,20 @@ export const ClientFrame = v.variant("t", [
     filter: v.optional(FilterSchema),
     /** A cursor, `start`, `now` (default) or `snapshot`. */
     from: v.optional(v.string()),
+    /** The projection must have reached this sequence before anything is read from it. */
     min: v.optional(sequence),
-    shape: v.optional(v.picklist(["events", "state"])),
+    /** Entries sent and not acknowledged by `ack`, at most; at it the subscription is demoted (`behind`, `window`). */
+    window: v.optional(upTo(limits.windowEntries)),
+    /** Live frames are held until so many events or milliseconds are there. */
+    batch: v.optional(v.object({ max: upTo(limits.batchEvents), ms: upTo(limits.batchMs) })),
+    /** Default `events`. `both`: the events of a commit, then its state entry. */
+    shape: v.optional(v.picklist(["events", "state", "both"])),
     until: v.optional(v.literal("closed")),
   }),
+  /** Everything up to `s` was handled; only with a window. It moves nothing back. */
+  v.object({ t: v.literal("ack"), i: subscriptionId, s: sequence }),
+  /** A new token for the connection, before the old one expires. */
+  v.object({ t: v.literal("auth"), token }),
   v.object({ t: v.literal("unsub"), i: subscriptionId }),
   v.object({ t: v.literal("ping"), n: v.optional(v.number()) }),
   /** Chain breaks that the client saw since its last report: the message-loss metric. */
@@ -71,9 +82,14 @@ export const ClientFrame = v.variant("t", [
 ]);
 export type ClientFrame = v.InferOutput<typeof ClientFrame>;
 export type SubscribeFrame = Extract<ClientFrame, { t: "sub" }>;
-export type StreamShape = "events" | "state";
+export type StreamShape = "events" | "state" | "both";
+/** How the live frames of a subscription are held: until `max` events, or for `ms` milliseconds. */
+export interface StreamBatch {
+  readonly max: number;
+  readonly ms: number;
+}
 
-/** `[sequence, type, workflowId, at, data]`; in a state frame `[sequence, "state", workflowId, at, row]`. */
+/** `[sequence, type, workflowId, at, data]`. */
 export type EventEntry = readonly [
   sequence: number,
   type: EventType,
@@ -81,12 +97,19 @@ export type EventEntry = readonly [
   at: string,
   data: unknown,
 ];
+/**
+ * The fields of a run's row that changed, each with its whole new value: `Object.assign(row, fields)` is the row as
+ * of this entry. The first entry of a run within a subscription has all of them, and so has the one after a row that
+ * was closed: whoever is done with a closed run may forget its row.
+ */
+export type StateFields = Pick<WorkflowRow, "id" | "sequence"> & Partial<WorkflowRow>;
+/** `[sequence, "state", workflowId, at, fields]`: the row after a commit. */
 export type StateEntry = readonly [
   sequence: number,
   type: "state",
   workflowId: string,
   at: string,
-  row: WorkflowRow,
+  fields: StateFields,
 ];
 
 export type SubscriptionMode = "catchup" | "snapshot" | "live";

@@ -3,6 +3,7 @@ import { describe, expect, test } from "vitest";
 import { validateEvent } from "./commit.ts";
 import type { EventType, WorkflowEvent } from "./events.ts";
 import { evolve, evolveCommit, initialRunState, isClosed, runStatuses, type RunState } from "./run-state.ts";
+import { initialRunPhase, phaseAfter, runPhaseOf } from "./run-phase.ts";
 import { progressOf, toRow, toUpdate } from "./row.ts";
 
 const step = {
@@ -263,6 +264,30 @@ describe("evolve", () => {
         for (const commit of commits.slice(cut)) evolveCommit(state, commit);
         expect(state).toEqual(fold(commits));
       }),
+    );
+  });
+
+  test("R1: the status folded by itself is the status of the whole fold, from wherever it goes on", () => {
+    const condition = fc.constantFrom(null, "running" as const, "handed-off" as const, "waiting" as const);
+    fc.assert(
+      fc.property(
+        history,
+        fc.array(condition, { minLength: 20, maxLength: 20 }),
+        fc.nat(),
+        (commits, said, at) => {
+          const state = initialRunState("order-1", "order");
+          let phase = initialRunPhase;
+          for (const [n, commit] of commits.entries()) {
+            const declared = { ...commit, condition: said[n] ?? null };
+            if (n === at % 20) phase = runPhaseOf(state);
+            evolveCommit(state, declared);
+            phase = phaseAfter(phase, declared);
+            expect(phase.status).toBe(state.status);
+          }
+          expect(phase).toEqual(runPhaseOf(state));
+        },
+      ),
+      { numRuns: 500 },
     );
   });
 

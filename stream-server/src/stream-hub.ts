@@ -29,7 +29,7 @@ import {
 import type { Connection } from "./connection.ts";
 import type { CommitPage } from "./core/commit-ring.ts";
 import { encodeBookmark, encodeEvents, encodeFrame, encodeState, encodeUpdate } from "./core/encode.ts";
-import { hasShape, matchesCommit, type RunCommit } from "./core/run-commit.ts";
+import { hasRow, hasShape, matchesCommit, type RunCommit } from "./core/run-commit.ts";
 import { RunAttributes } from "./core/run-attributes.ts";
 import { RunFolds, type CarriedStates } from "./core/run-folds.ts";
 import { Seam, type EncodedFrame, type SeamLimits, type SeamPort } from "./core/seam.ts";
@@ -406,8 +406,10 @@ export class StreamHub {
       const around = attr === undefined ? undefined : this.#attributes.around(commit);
       const outside = around !== undefined && around !== null && !matchesAround(topic.filter, around);
       const row =
-        carried === undefined || around === null || outside ? null : this.#folds.nextRow(carried, commit);
-      if (around === null || (carried !== undefined && row === null && !outside)) {
+        carried === undefined || around === null || outside || !hasRow(commit)
+          ? null
+          : this.#folds.nextRow(carried, commit);
+      if (around === null || (carried !== undefined && row === null && hasRow(commit) && !outside)) {
         if (n === 0) return null;
         upTo = done;
         break;
@@ -442,9 +444,10 @@ export class StreamHub {
     commit: RunCommit,
     rowAt: () => Parameters<typeof encodeUpdate>[0] | null,
   ): string | null {
-    if (topic.shape === "events") return encodeEvents(topic.filter, commit);
+    if (topic.shape === "events" || !hasRow(commit)) return encodeEvents(topic.filter, commit);
     const row = rowAt();
     if (row === null) return null;
+    if (topic.shape === "both") return `${encodeEvents(topic.filter, commit)},${encodeState(commit, row)}`;
     return topic.shape === "state" ? encodeState(commit, row) : encodeUpdate(row);
   }
 

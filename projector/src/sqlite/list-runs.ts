@@ -1,4 +1,4 @@
-import { textsOf, type Filter } from "@millrace/schemas";
+import { textsOf, type Filter, type RunStatus } from "@millrace/schemas";
 import { sql, type ExpressionBuilder } from "kysely";
 import type { RunFilter } from "../projection.ts";
 import { buildQuery } from "./build-query.ts";
@@ -39,7 +39,8 @@ function matchingFilter(options: RunFilter, before: number | null, limit: number
     let query = runs;
     if (options.workflow !== undefined) query = query.where("workflows.id", "in", [...options.workflow]);
     if (options.type !== undefined) query = query.where("workflows.type", "=", options.type);
-    if (options.status !== undefined) query = query.where("workflows.status", "=", options.status);
+    if (options.status !== undefined)
+      query = query.where("workflows.status", "in", [options.status].flat() as RunStatus[]);
     if (before !== null) query = query.where("workflows.run", "<", before);
     if (options.waits !== undefined) query = withWait(query, options.waits);
     for (const [key, wanted] of others) query = withAttribute(query, key, textsOf(wanted));
@@ -60,12 +61,13 @@ function matchingFilter(options: RunFilter, before: number | null, limit: number
 
 /** Runs that a filter can match, at most `limit` of them, in no particular order. */
 export function matchingRuns(queries: PreparedQueries, filter: Filter, limit: number): RunRecord[] {
-  const { attr } = filter;
+  const { attr, status } = filter;
   const narrowed = (runs: Runs): Runs =>
     Object.entries(attr ?? {}).reduce(
       (query, [key, wanted]) => withAttribute(query, key, textsOf(wanted)),
-      runs,
+      status === undefined ? runs : runs.where("workflows.status", "in", [...status]),
     );
+  const statuses = status === undefined ? {} : { status };
   const types = filter.type === undefined ? null : new Set(filter.type);
   if (filter.workflow !== undefined) {
     return [...new Set(filter.workflow)]
@@ -75,16 +77,16 @@ export function matchingRuns(queries: PreparedQueries, filter: Filter, limit: nu
   }
   if (types === null) {
     return attr === undefined
-      ? queries.all<RunRecord>(shown.limit(limit))
-      : listRuns(queries, { attributes: attr }, null, limit);
+      ? queries.all<RunRecord>(narrowed(shown).limit(limit))
+      : listRuns(queries, { attributes: attr, ...statuses }, null, limit);
   }
   const records: RunRecord[] = [];
   for (const type of types) {
     const left = limit - records.length;
     records.push(
       ...(attr === undefined
-        ? queries.all<RunRecord>(shown.where("workflows.type", "=", type).limit(left))
-        : listRuns(queries, { type, attributes: attr }, null, left)),
+        ? queries.all<RunRecord>(narrowed(shown.where("workflows.type", "=", type)).limit(left))
+        : listRuns(queries, { type, attributes: attr, ...statuses }, null, left)),
     );
   }
   return records;

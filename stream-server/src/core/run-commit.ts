@@ -5,6 +5,7 @@ import {
   matchesRun,
   type Filter,
   type RunCondition,
+  type StreamShape,
   type WorkflowEvent,
 } from "@millrace/schemas";
 
@@ -28,9 +29,14 @@ export function matchesCommit(filter: Filter, commit: RunCommit): boolean {
   return filter.event === undefined || commit.events.some((event) => matchesEvent(filter, event.type));
 }
 
-/** A schedule has events and no row of a run: only subscribers of events see its commits. */
-export function hasShape(shape: "events" | "state" | "update", commit: RunCommit): boolean {
-  return shape === "events" || commit.type !== scheduleType;
+/** A schedule has events and no row of a run: subscribers of states alone see nothing of its commits. */
+export function hasShape(shape: StreamShape | "update", commit: RunCommit): boolean {
+  return shape === "events" || shape === "both" || hasRow(commit);
+}
+
+/** Whether there is a row of a run after this commit. */
+export function hasRow({ type }: RunCommit): boolean {
+  return type !== scheduleType;
 }
 
 /** Whether the run is closed after this commit (it may have been closed before). */
