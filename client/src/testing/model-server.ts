@@ -199,6 +199,9 @@ export class ModelServer {
       case "report":
         this.reported += frame.breaks;
         return;
+      case "ack":
+      case "auth":
+        return;
       case "ping":
         socket.outgoing.push({ t: "pong" });
         return;

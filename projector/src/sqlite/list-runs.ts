@@ -1,4 +1,4 @@
-import { textsOf, type Filter, type RunStatus } from "@millrace/schemas";
+import { textsOf, type Filter } from "@millrace/schemas";
 import { sql, type ExpressionBuilder } from "kysely";
 import type { RunFilter } from "../projection.ts";
 import { buildQuery } from "./build-query.ts";
@@ -39,8 +39,7 @@ function matchingFilter(options: RunFilter, before: number | null, limit: number
     let query = runs;
     if (options.workflow !== undefined) query = query.where("workflows.id", "in", [...options.workflow]);
     if (options.type !== undefined) query = query.where("workflows.type", "=", options.type);
-    if (options.status !== undefined)
-      query = query.where("workflows.status", "in", [options.status].flat() as RunStatus[]);
+    if (options.status !== undefined) query = query.where("workflows.status", "in", [options.status].flat());
     if (before !== null) query = query.where("workflows.run", "<", before);
     if (options.waits !== undefined) query = withWait(query, options.waits);
     for (const [key, wanted] of others) query = withAttribute(query, key, textsOf(wanted));
