@@ -62,6 +62,15 @@ describe("WorkflowRows", () => {
     expect(rows.rows[1]?.message).toBe("sent");
   });
 
+  it("R2: lets a run go when its status is not wanted any more", () => {
+    const rows = new WorkflowRows({ status: ["running", "waiting"] }, 100);
+    rows.takeRow(workflowRow("a"));
+    rows.takeRow(workflowRow("a", { status: "waiting" }));
+    expect(rows.rows).toHaveLength(1);
+    rows.takeRow(workflowRow("a", { status: "completed" }));
+    expect(rows.rows).toEqual([]);
+  });
+
   it("refuses more rows than it may hold, with the limit and the actual number", () => {
     const rows = new WorkflowRows({}, 2);
     rows.takeRow(workflowRow("a"));

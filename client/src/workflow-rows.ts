@@ -62,10 +62,11 @@ export class WorkflowRows {
   }
 
   #wants(row: WorkflowRow): boolean {
-    const { workflow, type, attr } = this.#filter;
+    const { workflow, type, status, attr } = this.#filter;
     return (
       (workflow === undefined || workflow.includes(row.id)) &&
       (type === undefined || type.includes(row.type)) &&
+      (status === undefined || status.includes(row.status)) &&
       (attr === undefined || hasAttributes(attr, row.attributes))
     );
   }

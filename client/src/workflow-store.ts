@@ -14,7 +14,7 @@ import type { Subscribed } from "./subscribe.ts";
 import type { StreamStatus } from "./subscription.ts";
 import { WorkflowRows } from "./workflow-rows.ts";
 
-/** By run, type and attributes. Rows are states, so there is nothing to choose events by. */
+/** By run, type, status and attributes. Rows are states, so there is nothing to choose events by. */
 export type RowFilter = Omit<Filter, "event">;
 
 /**
