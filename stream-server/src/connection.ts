@@ -22,10 +22,14 @@ export class Connection {
   #sentBytes = 0;
   #takenBytes = 0;
   #movedAt: number;
+  /** Of the last ping; its pong has not come while `#awaitsPong`. */
+  #pingedAt: number;
+  #awaitsPong = false;
 
   constructor(socket: Socket, now: number) {
     this.#socket = socket;
     this.#movedAt = now;
+    this.#pingedAt = now;
   }
 
   get open(): boolean {
@@ -43,8 +47,23 @@ export class Connection {
       this.close(closeCodes.internal, "the socket dropped a frame: resume from your cursor");
   }
 
-  ping(): void {
-    if (this.#open) this.#socket.ping();
+  ping(now: number): void {
+    if (!this.#open) return;
+    this.#pingedAt = now;
+    this.#awaitsPong = true;
+    this.#socket.ping();
+  }
+
+  /** How long ago it was opened or pinged, in milliseconds. */
+  sincePingMs(now: number): number {
+    return now - this.#pingedAt;
+  }
+
+  /** A pong came: milliseconds since the ping; null when it answers none of ours. */
+  pong(now: number): number | null {
+    if (!this.#awaitsPong) return null;
+    this.#awaitsPong = false;
+    return now - this.#pingedAt;
   }
 
   close(code: number, reason: string): void {

@@ -12,6 +12,7 @@ import { serviceRoutes } from "./http/service-routes.ts";
 import { taskRoutes } from "./http/task-routes.ts";
 import { workflowRoutes } from "./http/workflow-routes.ts";
 import { silentLogger, type StreamServerLogger } from "./logger.ts";
+import { addOperatorGauges } from "./operator-gauges.ts";
 import { StreamHub, type HubSettings } from "./stream-hub.ts";
 import { loadUws } from "./uws/load-uws.ts";
 import { listenUws } from "./uws/uws-server.ts";
@@ -103,6 +104,13 @@ export async function startStreamServer(options: StreamServerOptions): Promise<S
   });
   try {
     const leaving = new AbortController();
+    addOperatorGauges({
+      registry: hub.metrics.registry,
+      log,
+      millrace,
+      projection,
+      head: () => hub.seam.head,
+    });
     const parts = {
       millrace,
       projection,

@@ -263,6 +263,7 @@ export class StreamHub {
   }
 
   #onBatch(commits: readonly RunCommit[]): void {
+    this.metrics.delivered(commits);
     this.#folds.duringBatch(commits, () => this.seam.onTail(commits));
     if (this.#sentAt.length === 0) return;
     const now = Date.now();
@@ -350,10 +351,10 @@ export class StreamHub {
         const state = this.#folds.asOf(workflowId, "", sequence);
         return state === null ? null : isClosed(state.status);
       },
-      onDemoted: (_subscription, reason) => this.metrics.demotions.inc({ reason }),
+      onDemoted: (subscription, reason) => this.metrics.demoted(subscription, reason),
       onPromoted: (subscription) => {
         this.#putDown(subscription);
-        this.metrics.promotions.inc();
+        this.metrics.promoted(subscription);
       },
       onEnded: (subscription) => this.#putDown(subscription),
       onCaughtUp: (commits) => this.metrics.resumedCommits.inc(commits),
@@ -395,6 +396,7 @@ export class StreamHub {
     let bytes = 0;
     let upTo = page.upTo;
     let done = 0;
+    let events = 0;
     // States that have to be read one by one could make this page a long one.
     const end = performance.now() + readSliceMs;
     const { attr } = topic.filter;
@@ -421,6 +423,7 @@ export class StreamHub {
       if (outside || !matchesCommit(topic.filter, commit)) continue;
       const entry = this.#encodeCommit(topic, commit, () => row);
       if (entry !== null) entries.push(entry);
+      events += commit.events.length;
       bytes += entry?.length ?? 0;
       const full = bytes >= this.settings.pageBytesMax || performance.now() > end;
       if (!full || n === page.commits.length - 1) continue;
@@ -429,6 +432,7 @@ export class StreamHub {
     }
     if (entries.length === 0) return { upTo, payloads: [] };
     this.metrics.frames.inc();
+    this.metrics.caughtUp(subscription, events);
     return { upTo, payloads: payloadsOf(topic, lastS, upTo, entries) };
   }
 
@@ -477,7 +481,7 @@ export class StreamHub {
         `The projection is of another log (created ${checkpoint.streamCreated}, expected ${this.#info.created}).`,
       );
     }
-    this.metrics.catchupReads.inc();
+    this.metrics.catchupReads.inc({ source: "projection" });
     const { pageCommitsMax, pageBytesMax } = this.settings;
     const { commits, upTo } = this.projection.commits(filter, after, pageCommitsMax, pageBytesMax);
     const decoded: RunCommit[] = [];
@@ -521,7 +525,11 @@ export class StreamHub {
   #tick(now: number): void {
     this.#ticks++;
     let sum = 0;
-    for (const session of [...this.sessions]) {
+    // One connection each tick is asked how long the way to it is: a sample, so that 10,000 cost no more than one.
+    const probed = this.#ticks % Math.max(1, this.sessions.size);
+    for (const [n, session] of [...this.sessions].entries()) {
+      if (n === probed && session.connection.sincePingMs(now) >= this.settings.heartbeatMs)
+        session.connection.ping(now);
       sum += session.connection.bufferedBytes();
       if (session.connection.stuckMs(now) > this.settings.stuckMs) {
         session.connection.close(
@@ -571,22 +579,36 @@ export class StreamHub {
       max = Math.max(max, buffered);
     }
     const subscriptions = { live: 0, catchup: 0 };
-    for (const { mode } of this.seam.subscriptions()) if (mode !== "ended") subscriptions[mode]++;
     const { ring, head } = this.seam;
+    let catchupLag = 0;
+    for (const { mode, pos } of this.seam.subscriptions()) {
+      if (mode !== "ended") subscriptions[mode]++;
+      if (mode === "catchup") catchupLag = Math.max(catchupLag, head - pos);
+    }
+    const checkpoint = this.projection.checkpoint().sequence;
+    const unprojectedAt = ring.oldestBeyond(checkpoint);
     return {
       connections,
       subscriptions,
       bufferedBytes: { sum, max },
+      catchupLag,
       ring: {
         commits: ring.count,
         bytes: ring.bytes,
-        spanSeconds: ring.oldestAt === null ? 0 : Math.max(0, Date.now() - ring.oldestAt) / 1_000,
+        spanSeconds: secondsSince(ring.oldestAt),
+        pages: ring.pages,
       },
       tailLag: Math.max(0, this.#info.lastSequence - head),
-      projectorLag: Math.max(0, head - this.projection.checkpoint().sequence),
+      projectorLag: Math.max(0, head - checkpoint),
+      projectorLagSeconds: secondsSince(unprojectedAt),
+      following: this.following,
       foldedStates: this.#folds.count,
     };
   }
+}
+
+function secondsSince(at: number | null): number {
+  return at === null ? 0 : Math.max(0, Date.now() - at) / 1_000;
 }
 
 function verdict(info: LogInfo, sequence: number, epoch: string | undefined): GoneReason | null {

@@ -84,7 +84,7 @@ export class UpdatesSession implements Session, Outlet {
     this.pump();
     if (now < this.#pingAt) return;
     this.#pingAt = now + this.#hub.settings.heartbeatMs;
-    this.connection.ping();
+    this.connection.ping(now);
   }
 
   drain(): void {

@@ -35,6 +35,7 @@ export class CommitRing {
   #head: number;
   #from: number;
   readonly #byRun = new Map<string, RunCommit[]>();
+  #pages = 0;
 
   constructor(limits: RingLimits, head: number) {
     this.#limits = limits;
@@ -58,6 +59,11 @@ export class CommitRing {
 
   get bytes(): number {
     return this.#bytes;
+  }
+
+  /** Pages read so far. */
+  get pages(): number {
+    return this.#pages;
   }
 
   /** Time of the oldest commit held; null when empty. */
@@ -90,11 +96,17 @@ export class CommitRing {
 
   /** The next commits after a sequence. Only for `after >= from - 1`. */
   page(after: number, filter: Filter, commitsMax: number, bytesMax: number): CommitPage {
+    this.#pages++;
     const found =
       filter.workflow === undefined
         ? this.#scan(after, filter, commitsMax, bytesMax)
         : take(this.#ofRuns(new Set(filter.workflow), after, filter), commitsMax, bytesMax);
     return { commits: found.commits, upTo: found.cutAt ?? this.#head };
+  }
+
+  /** Time of the oldest commit held beyond a sequence; null when there is none. */
+  oldestBeyond(sequence: number): number | null {
+    return this.#items[firstAfter(this.#items, this.#start, sequence)]?.at ?? null;
   }
 
   /** A run's commits in `(after, upTo]`. */

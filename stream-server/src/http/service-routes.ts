@@ -1,5 +1,6 @@
 import { isMillraceError, MillraceError, streamSubprotocol } from "@millrace/schemas";
 import type { StreamHub } from "../stream-hub.ts";
+import { within } from "../within.ts";
 import { json, type HttpAnswer } from "./message.ts";
 import type { Route } from "./router.ts";
 
@@ -24,8 +25,7 @@ export function serviceRoutes(
   }
 
   async function metrics(): Promise<HttpAnswer> {
-    const { registry } = hub.metrics;
-    return { status: 200, body: await registry.metrics(), contentType: registry.contentType };
+    return { status: 200, body: await hub.metrics.text(), contentType: hub.metrics.registry.contentType };
   }
 
   const paths = [
@@ -61,19 +61,4 @@ function refuseWithoutUpgrade(path: string): never {
     `GET ${path} refused: it is a WebSocket, and the request has no upgrade to one. Connect with ws:// or wss://` +
       (path === "/v1/stream" ? `, subprotocol "${streamSubprotocol}".` : "."),
   );
-}
-
-async function within<T>(promise: Promise<T>, timeoutMs: number): Promise<T> {
-  let timer: NodeJS.Timeout | undefined;
-  const late = new Promise<never>((_resolve, reject) => {
-    timer = setTimeout(
-      () => reject(new MillraceError("timeout", `no answer within ${timeoutMs} ms`)),
-      timeoutMs,
-    );
-  });
-  try {
-    return await Promise.race([promise, late]);
-  } finally {
-    clearTimeout(timer);
-  }
 }

@@ -97,6 +97,10 @@ const freePortAttempts = 5;
 export async function listenUws({ uws, hub, route, host, port }: UwsServerOptions): Promise<UwsServer> {
   const app = uws.App();
   const shared = { maxBackpressure, idleTimeout, maxPayloadLength, sendPingsAutomatically: true } as const;
+  const countPong = (session: StreamSession | UpdatesSession | undefined) => {
+    const ms = session?.connection.pong(Date.now()) ?? null;
+    if (ms !== null) hub.metrics.pingRoundTrip.observe(Math.max(0, ms) / 1_000);
+  };
   const countClose = (code: number) => hub.metrics.closes.inc({ code: String(code) });
 
   app.ws<StreamData>("/v1/stream", {
@@ -132,6 +136,9 @@ export async function listenUws({ uws, hub, route, host, port }: UwsServerOption
         isBinary ? null : Buffer.from(message).toString(),
         message.byteLength,
       );
+    },
+    pong(ws) {
+      countPong(ws.getUserData().session);
     },
     drain(ws) {
       ws.getUserData().session?.pump();
@@ -171,6 +178,9 @@ export async function listenUws({ uws, hub, route, host, port }: UwsServerOption
       data.session.start(data.workflowId, data.from);
     },
     // Plain clients have nothing to say: what they send is taken as a sign of life.
+    pong(ws) {
+      countPong(ws.getUserData().session);
+    },
     drain(ws) {
       ws.getUserData().session?.pump();
     },
