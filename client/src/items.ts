@@ -91,7 +91,8 @@ export function placeEntries(
     const common = { sequence, workflowId, at, cursor: formatCursor(epoch, complete) };
     const item =
       type === "state"
-        ? { kind: "state", ...common, row: body }
+        ? // The fields that changed; `HeldRows` makes the row of them.
+          { kind: "state", ...common, row: body }
         : { kind: "event", ...common, type, data: body };
     // The wire is trusted for the shape of `data`: a type newer than this client passes through as it is.
     placed.push({ item: item as StreamItem, position: { epoch, sequence: complete } });

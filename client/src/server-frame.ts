@@ -49,7 +49,7 @@ const checks: { readonly [T in ServerFrame["t"]]: (frame: Fields) => boolean } =
   bm: isChained,
   live: (f) => isSequence(f["i"]),
   behind: (f) => isSequence(f["i"]) && isText(f["why"]),
-  hb: (f) => isSequence(f["s"]) && arePairs(f["l"]),
+  hb: (f) => isSequence(f["s"]) && arePairs(f["l"]) && (f["w"] === undefined || arePairs(f["w"])),
   end: (f) => isSequence(f["i"]) && isSequence(f["s"]),
   gone: (f) => isSequence(f["i"]) && isText(f["why"]),
   err: (f) => (f["i"] === undefined || isSequence(f["i"])) && isText(f["code"]) && isText(f["msg"]),

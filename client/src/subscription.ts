@@ -18,6 +18,8 @@ import {
   type StreamShape,
   type SubscribeFrame,
 } from "@millrace/schemas";
+import { HeldRows } from "./held-rows.ts";
+import type { StreamItem } from "./items.ts";
 import { ItemQueue } from "./item-queue.ts";
 import {
   initialSubscription,
@@ -91,6 +93,7 @@ export class Subscription {
   #status: StreamStatus = "connecting";
   readonly #inbox: SubscriptionEvent[] = [];
   #stepping = false;
+  readonly #rows = new HeldRows();
 
   constructor(link: StreamLink, options: SubscriptionOptions) {
     this.#link = link;
@@ -178,6 +181,7 @@ export class Subscription {
     const { filter, shape, untilClosed, onGap } = this.#options;
     switch (effect.do) {
       case "subscribe":
+        this.#rows.clear();
         this.#link.subscribe(this, {
           filter: copyFilter(filter),
           from: effect.from,
@@ -197,7 +201,7 @@ export class Subscription {
       case "deliver":
         for (const placed of effect.items) {
           if (placed.item.kind === "event" || placed.item.kind === "state") this.#link.stats.received += 1;
-          this.queue.push(placed);
+          this.queue.push({ ...placed, item: this.#withRow(placed.item) });
         }
         this.#bound();
         return;
@@ -228,6 +232,12 @@ export class Subscription {
         this.#link.release(this);
         return;
     }
+  }
+
+  /** A state entry has only what changed: the item gets all of the row. */
+  #withRow(item: StreamItem): StreamItem {
+    if (item.kind === "snapshot") for (const row of item.rows) this.#rows.keep(row);
+    return item.kind === "state" ? { ...item, row: this.#rows.merge(item.row) } : item;
   }
 
   #bound(): void {

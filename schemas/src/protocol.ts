@@ -158,7 +158,14 @@ export type ServerFrame =
       readonly head: number;
       readonly why: BehindReason;
     }
-  | { readonly t: "hb"; readonly s: number; readonly l: readonly (readonly [f: number, last: number])[] }
+  | {
+      readonly t: "hb";
+      readonly s: number;
+      /** Of each live subscription the last matching sequence: a cursor below it has missed a frame, else it is at `s`. */
+      readonly l: readonly (readonly [f: number, last: number])[];
+      /** Of each that waits for an `ack`, what it was sent up to: a cursor below it has missed a frame. */
+      readonly w?: readonly (readonly [f: number, sent: number])[];
+    }
   | { readonly t: "end"; readonly i: number; readonly s: number }
   | {
       readonly t: "gone";

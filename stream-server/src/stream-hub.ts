@@ -16,11 +16,9 @@ import type { Projection } from "@millrace/projector";
 import {
   canonicalFilter,
   closeCodes,
-  hasAttributes,
   decodeCommit,
   isClosed,
   isMillraceError,
-  matchesAround,
   MillraceError,
   parseCursor,
   type Filter,
@@ -28,13 +26,14 @@ import {
 } from "@millrace/schemas";
 import type { Connection } from "./connection.ts";
 import type { CommitPage } from "./core/commit-ring.ts";
-import { encodeBookmark, encodeEvents, encodeFrame, encodeState, encodeUpdate } from "./core/encode.ts";
-import { hasRow, hasShape, matchesCommit, type RunCommit } from "./core/run-commit.ts";
+import { encodeBookmark } from "./core/encode.ts";
+import type { RunCommit } from "./core/run-commit.ts";
 import { RunAttributes } from "./core/run-attributes.ts";
-import { RunFolds, type CarriedStates } from "./core/run-folds.ts";
-import { Seam, type EncodedFrame, type SeamLimits, type SeamPort } from "./core/seam.ts";
-import type { Outlet, Payload, Subscription } from "./core/subscription.ts";
-import type { Topic } from "./core/topic.ts";
+import { RunFolds } from "./core/run-folds.ts";
+import { RunStatuses } from "./core/run-statuses.ts";
+import { Seam, type SeamLimits, type SeamPort } from "./core/seam.ts";
+import type { Outlet, Subscription } from "./core/subscription.ts";
+import { TopicEncoder } from "./core/topic-encoder.ts";
 import { FreshInfo } from "./fresh-info.ts";
 import type { StreamServerLogger } from "./logger.ts";
 import { createMetrics, type Metrics, type Readings } from "./metrics.ts";
@@ -103,9 +102,10 @@ export class StreamHub {
   readonly #tail: Tail;
   readonly #folds: RunFolds;
   readonly #attributes: RunAttributes;
+  readonly #statuses: RunStatuses;
+  readonly #encoder: TopicEncoder;
   readonly #queue: TurnQueue;
   readonly #wait: ProjectionWait;
-  readonly #carried = new Map<Subscription, CarriedStates>();
   /** Pages read in this slice: clients that resume together ask for the same ones. */
   readonly #pages = new Map<string, CommitPage>();
   /** Subscriptions whose last read failed; tried again with the next second. */
@@ -119,6 +119,8 @@ export class StreamHub {
   #draining = false;
   #ticks = 0;
   #timer: NodeJS.Timeout | undefined;
+  /** For what batches hold back. */
+  #flushTimer: NodeJS.Timeout | undefined;
 
   private constructor(options: StreamHubOptions, info: LogInfo) {
     this.#options = options;
@@ -131,21 +133,28 @@ export class StreamHub {
     this.#queue = new TurnQueue(readSliceMs, () => this.#pages.clear());
     this.#wait = new ProjectionWait(options.projection, options.logger);
     this.seam = new Seam(this.#port(), info.lastSequence, options.settings);
-    this.#folds = new RunFolds(
-      {
-        checkpointSequence: () => this.projection.checkpoint().sequence,
-        state: (id) => this.projection.state(id),
-        stateAt: (id, sequence) => this.projection.stateAt(id, sequence),
-      },
-      this.seam.ring,
-    );
+    const { ring } = this.seam;
+    const states = {
+      checkpointSequence: () => this.projection.checkpoint().sequence,
+      state: (id: string) => this.projection.state(id),
+      stateAt: (id: string, sequence: number) => this.projection.stateAt(id, sequence),
+    };
+    this.#folds = new RunFolds(states, ring);
+    this.#statuses = new RunStatuses(states, ring);
     this.#attributes = new RunAttributes(
       {
         checkpointSequence: () => this.projection.checkpoint().sequence,
         attributesAt: (id, sequence) => this.projection.attributesAt(id, sequence),
       },
-      this.seam.ring,
+      ring,
     );
+    this.#encoder = new TopicEncoder({
+      ring,
+      folds: this.#folds,
+      attributes: this.#attributes,
+      statuses: this.#statuses,
+      frameBytesMax: options.settings.pageBytesMax,
+    });
     this.#tail = new Tail({
       log: options.log,
       logger: options.logger,
@@ -167,6 +176,7 @@ export class StreamHub {
 
   async stop(): Promise<void> {
     clearInterval(this.#timer);
+    clearTimeout(this.#flushTimer);
     this.#queue.stop();
     this.#wait.stop();
     await this.#tail.stop();
@@ -317,20 +327,22 @@ export class StreamHub {
 
   #port(): SeamPort {
     return {
-      encodeBatch: (topic, p, commits) => {
-        try {
-          return this.#encodeBatch(topic, p, commits);
-        } catch (error) {
-          this.#readFailed(topic.lastMatch, error);
-          return null;
-        }
+      now: () => performance.now(),
+      wakeAt: (time) => {
+        clearTimeout(this.#flushTimer);
+        this.#flushTimer = setTimeout(() => this.seam.flushDue(), Math.max(0, time - performance.now()));
       },
-      encodePage: (subscription, page) => {
+      entriesOf: (topic, commits) =>
+        this.#orNull(topic.lastMatch, () => this.#encoder.entries(topic, commits)),
+      encodeEntries: (topic, p, entries, began) =>
+        this.#orNull(p, () => this.#encoder.frames(topic, p, entries, began)),
+      encodePage: (subscription, page, room) => {
         try {
-          return this.#encodePage(subscription, page);
+          const end = performance.now() + readSliceMs;
+          return this.#encoder.page(subscription, page, room, () => performance.now() > end);
         } catch (error) {
           // What it carries may be ahead of what was sent now.
-          this.#putDown(subscription);
+          this.#encoder.putDown(subscription);
           this.#readFailed(subscription.pos, error);
           return null;
         }
@@ -339,120 +351,38 @@ export class StreamHub {
       requestPage: (subscription) => this.#queue.add(subscription, () => this.#read(subscription)),
       awaitState: (subscription) => this.#awaitState(subscription),
       pumpLater: (subscription) => this.#queue.add(subscription, () => this.seam.pump(subscription)),
-      attributesAround: (commit) => {
-        try {
-          return this.#attributes.around(commit);
-        } catch (error) {
-          this.#readFailed(commit.sequence, error);
-          return null;
-        }
-      },
+      attributesAround: (commit) => this.#orNull(commit.sequence, () => this.#attributes.around(commit)),
+      statusAround: (commit) => this.#orNull(commit.sequence, () => this.#statuses.around(commit)),
       closedAsOf: (workflowId, sequence) => {
         const state = this.#folds.asOf(workflowId, "", sequence);
         return state === null ? null : isClosed(state.status);
       },
       onDemoted: (subscription, reason) => this.metrics.demoted(subscription, reason),
       onPromoted: (subscription) => {
-        this.#putDown(subscription);
+        this.#encoder.putDown(subscription);
         this.metrics.promoted(subscription);
       },
-      onEnded: (subscription) => this.#putDown(subscription),
-      onCaughtUp: (commits) => this.metrics.resumedCommits.inc(commits),
+      onEnded: (subscription) => this.#encoder.putDown(subscription),
+      onCaughtUp: (subscription, commits, entries) => {
+        this.metrics.frames.inc();
+        this.metrics.resumedCommits.inc(commits);
+        this.metrics.caughtUp(subscription, entries);
+      },
+      onBroadcast: (frames, entries) => {
+        this.metrics.frames.inc(frames);
+        for (const { commit } of entries) this.#sentAt.push(commit.at);
+      },
     };
   }
 
-  #encodeBatch(topic: Topic, p: number, commits: readonly RunCommit[]): readonly EncodedFrame[] | null {
-    const frames: EncodedFrame[] = [];
-    let entries: string[] = [];
-    let bytes = 0;
-    let from = p;
-    for (const [n, commit] of commits.entries()) {
-      const entry = this.#encodeCommit(topic, commit, () => this.#folds.rowAt(commit));
-      if (entry === null) return null;
-      entries.push(entry);
-      bytes += entry.length;
-      if (bytes < this.settings.pageBytesMax && n < commits.length - 1) continue;
-      frames.push({ s: commit.sequence, payloads: payloadsOf(topic, from, commit.sequence, entries) });
-      from = commit.sequence;
-      entries = [];
-      bytes = 0;
+  /** H2. */
+  #orNull<T>(position: number, read: () => T | null): T | null {
+    try {
+      return read();
+    } catch (error) {
+      this.#readFailed(position, error);
+      return null;
     }
-    for (const { at } of commits) this.#sentAt.push(at);
-    this.metrics.frames.inc(frames.length * topic.live.size);
-    return frames;
-  }
-
-  #encodePage(
-    subscription: Subscription,
-    page: CommitPage,
-  ): { readonly upTo: number; readonly payloads: readonly Payload[] } | null {
-    const { topic, lastS } = subscription;
-    let carried = this.#carried.get(subscription);
-    if (carried === undefined && topic.shape !== "events") {
-      carried = this.#folds.carry();
-      this.#carried.set(subscription, carried);
-    }
-    const entries: string[] = [];
-    let bytes = 0;
-    let upTo = page.upTo;
-    let done = 0;
-    let events = 0;
-    // States that have to be read one by one could make this page a long one.
-    const end = performance.now() + readSliceMs;
-    const { attr } = topic.filter;
-    for (const [n, commit] of page.commits.entries()) {
-      if (!hasShape(topic.shape, commit)) {
-        done = commit.sequence;
-        continue;
-      }
-      const around = attr === undefined ? undefined : this.#attributes.around(commit);
-      const outside = around !== undefined && around !== null && !matchesAround(topic.filter, around);
-      const row =
-        carried === undefined || around === null || outside || !hasRow(commit)
-          ? null
-          : this.#folds.nextRow(carried, commit);
-      if (around === null || (carried !== undefined && row === null && hasRow(commit) && !outside)) {
-        if (n === 0) return null;
-        upTo = done;
-        break;
-      }
-      done = commit.sequence;
-      // Until it comes in again nothing of this run is read: what is carried of it would miss that.
-      if (attr !== undefined && around !== undefined && !hasAttributes(attr, around.after))
-        carried?.delete(commit.workflowId);
-      if (outside || !matchesCommit(topic.filter, commit)) continue;
-      const entry = this.#encodeCommit(topic, commit, () => row);
-      if (entry !== null) entries.push(entry);
-      events += commit.events.length;
-      bytes += entry?.length ?? 0;
-      const full = bytes >= this.settings.pageBytesMax || performance.now() > end;
-      if (!full || n === page.commits.length - 1) continue;
-      upTo = commit.sequence;
-      break;
-    }
-    if (entries.length === 0) return { upTo, payloads: [] };
-    this.metrics.frames.inc();
-    this.metrics.caughtUp(subscription, events);
-    return { upTo, payloads: payloadsOf(topic, lastS, upTo, entries) };
-  }
-
-  #putDown(subscription: Subscription): void {
-    const carried = this.#carried.get(subscription);
-    if (carried === undefined) return;
-    this.#carried.delete(subscription);
-    this.#folds.release(carried);
-  }
-
-  #encodeCommit(
-    topic: Topic,
-    commit: RunCommit,
-    rowAt: () => Parameters<typeof encodeUpdate>[0] | null,
-  ): string | null {
-    if (topic.shape === "events" || !hasRow(commit)) return encodeEvents(topic.filter, commit);
-    const row = rowAt();
-    if (row === null) return null;
-    if (topic.shape === "both") return `${encodeEvents(topic.filter, commit)},${encodeState(commit, row)}`;
-    return topic.shape === "state" ? encodeState(commit, row) : encodeUpdate(row);
   }
 
   #read(subscription: Subscription): void {
@@ -616,10 +546,4 @@ function verdict(info: LogInfo, sequence: number, epoch: string | undefined): Go
   if (sequence > info.lastSequence) return "future";
   if (sequence + 1 < info.firstSequence) return "expired";
   return null;
-}
-
-function payloadsOf(topic: Topic, p: number, s: number, entries: readonly string[]): readonly Payload[] {
-  // Bytes, not text: one copy is handed to all subscribers, and sockets take text by converting it each time.
-  if (topic.shape === "update") return entries.map((entry) => Buffer.from(entry));
-  return [Buffer.from(encodeFrame(topic.f, p, s, entries))];
 }

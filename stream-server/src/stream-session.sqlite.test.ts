@@ -298,8 +298,13 @@ describe("millrace.v1: states", () => {
           i === 1 ? Array.from({ length: last }, (_, n) => n + 1) : rows.map(([sequence]) => sequence),
         );
         expect(rows.length).toBe(i === 1 ? last : 19);
-        for (const [sequence, kind, id, , row] of rows) {
+        const merged = new Map<string, object>();
+        for (const [sequence, kind, id, , fields] of rows) {
           expect(kind).toBe("state");
+          // All of it first, then what changed; always all of it where the filter skips commits.
+          expect("type" in fields).toBe(i === 2 || !merged.has(id));
+          const row = { ...merged.get(id), ...fields };
+          merged.set(id, row);
           const folded = initialRunState(id, "order");
           for (const commit of await world.log.load(id))
             if (commit.sequence <= sequence) evolveCommit(folded, commit);

@@ -101,6 +101,7 @@ export class StreamSession implements Session, Outlet {
     if (frame.t === "hello") this.#hello(frame.v);
     else if (!this.#greeted) this.#close("noHello", `"${frame.t}" before "hello": send hello first`);
     else if (frame.t === "unsub") this.#unsubscribe(frame.i);
+    else if (frame.t === "ack") this.#acknowledge(frame.i, frame.s);
     else if (frame.t === "ping")
       this.control({ t: "pong", ...(frame.n === undefined ? {} : { n: frame.n }) });
     else if (frame.t === "report") {
@@ -188,11 +189,12 @@ export class StreamSession implements Session, Outlet {
       this.control({ t: "gone", i, why, e: epoch, first, head });
       return;
     }
-    const shape = frame.shape ?? "events";
+    const { shape = "events", window, batch } = frame;
+    const options = { untilClosed, window, batch };
     const { seam } = hub;
     if (frame.from === "snapshot") {
       const { rows, sequence } = hub.projection.snapshot(filter, hub.settings.snapshotRowsMax);
-      const subscription = seam.subscribe(this, i, filter, shape, sequence, untilClosed, true);
+      const subscription = seam.subscribe(this, i, filter, shape, sequence, { ...options, snapshot: true });
       entry.subscription = subscription;
       entry.snapshot = { rows, next: 0, sequence };
       this.control({
@@ -209,7 +211,7 @@ export class StreamSession implements Session, Outlet {
       return;
     }
     const { position, resumed } = admission;
-    const subscription = seam.subscribe(this, i, filter, shape, position, untilClosed);
+    const subscription = seam.subscribe(this, i, filter, shape, position, options);
     entry.subscription = subscription;
     const mode = position >= seam.head && hub.following ? "live" : "catchup";
     const head = Math.max(seam.head, position);
@@ -238,19 +240,40 @@ export class StreamSession implements Session, Outlet {
   }
 
   #unsubscribe(i: number): void {
-    const entry = this.#entries.get(i);
-    if (entry === undefined) {
-      this.#refuse(
-        i,
-        new MillraceError(
-          "subscription_unknown",
-          `Unsub of ${i} refused: this socket has no such subscription. It may have ended (end, gone or err): then there is nothing to undo. Send sub to begin anew.`,
-        ),
-      );
-      return;
-    }
+    const entry = this.#entryOf("Unsub of", i);
+    if (entry === null) return;
     this.#entries.delete(i);
     if (entry.subscription !== null) this.#hub.seam.unsubscribe(entry.subscription);
+  }
+
+  #acknowledge(i: number, sequence: number): void {
+    const entry = this.#entryOf("Ack for", i);
+    if (entry === null) return;
+    const { subscription } = entry;
+    if (subscription !== null && this.#hub.seam.acknowledge(subscription, sequence)) return;
+    const sent = subscription === null ? "nothing" : `everything up to ${subscription.pos}`;
+    this.#refuse(
+      i,
+      new MillraceError(
+        "invalid_request",
+        `Ack for ${i} refused: it says that ${sequence} was handled, and ${sent} was sent. The subscription goes on; ` +
+          "acknowledge sequences of entries, or the s of a frame.",
+        { details: { sequence, sent: subscription?.pos ?? null } },
+      ),
+    );
+  }
+
+  #entryOf(what: string, i: number): Entry | null {
+    const entry = this.#entries.get(i);
+    if (entry !== undefined) return entry;
+    this.#refuse(
+      i,
+      new MillraceError(
+        "subscription_unknown",
+        `${what} ${i} refused: this socket has no such subscription. It may have ended (end, gone or err): then there is nothing to undo. Send sub to begin anew.`,
+      ),
+    );
+    return null;
   }
 
   #hello(version: number): void {

@@ -31,9 +31,9 @@ function joinEvents(commit: RunCommit, events: RunCommit["events"]): string {
   return text;
 }
 
-/** One entry of a state frame: `[sequence,"state",workflowId,at,row]`. */
-export function encodeState(commit: RunCommit, row: WorkflowRow): string {
-  return `[${commit.sequence},"state","${commit.workflowId}","${isoTime(commit.at)}",${JSON.stringify(row)}]`;
+/** One entry of a state frame: `[sequence,"state",workflowId,at,fields]`; `fields` is JSON. */
+export function encodeState(commit: RunCommit, fields: string): string {
+  return `[${commit.sequence},"state","${commit.workflowId}","${isoTime(commit.at)}",${fields}]`;
 }
 
 /** The seed's plain update of a row. */

@@ -23,9 +23,14 @@ export interface RunCommit {
   readonly bytes: number;
 }
 
-/** Whether a subscriber of the filter is to see this commit: its run matches, and one of its events at least. */
+/**
+ * Whether a subscriber of the filter is to see this commit, but for its run's attributes and status: its run matches,
+ * and one of its events at least.
+ */
 export function matchesCommit(filter: Filter, commit: RunCommit): boolean {
   if (!matchesRun(filter, commit.workflowId, commit.type)) return false;
+  // A schedule has no status of a run.
+  if (filter.status !== undefined && !hasRow(commit)) return false;
   return filter.event === undefined || commit.events.some((event) => matchesEvent(filter, event.type));
 }
 

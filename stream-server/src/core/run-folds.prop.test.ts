@@ -81,7 +81,7 @@ describe("RunFolds", () => {
             folds.duringBatch(batch, () => {
               for (const [n, commit] of batch.entries()) {
                 if (asked[n] !== true) continue;
-                const row = folds.rowAt(commit);
+                const row = folds.stepAt(commit)?.row ?? null;
                 const wanted = fold(commits, commit.workflowId, commit.sequence);
                 const exact = wanted === null ? null : toRow(wanted);
                 expect(row ?? exact).toEqual(exact);
@@ -109,7 +109,9 @@ describe("RunFolds", () => {
         for (const commit of commits) {
           if (commit.sequence <= from) continue;
           const wanted = fold(commits, commit.workflowId, commit.sequence);
-          expect(folds.nextRow(carried, commit)).toEqual(wanted === null ? null : toRow(wanted));
+          expect(folds.nextStep(carried, commit)?.row ?? null).toEqual(
+            wanted === null ? null : toRow(wanted),
+          );
         }
       }),
     );

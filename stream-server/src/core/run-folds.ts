@@ -1,11 +1,12 @@
 /**
- * The state of runs as of each commit, for `shape: "state"` and the plain updates.
+ * The state of runs as of each commit, for `shape: "state"` and `"both"`, the plain updates, and filters for statuses.
  *
  * Owns: folded states of runs that live subscribers watch, exact at the ring's head; the states that a catching-up
  * subscription carries, exact at its position. Does not own: the read model, the ring.
  *
  * I1 A row handed out for a commit is the run folded exactly up to that commit: equal to `projection.stateAt`.
  * I2 Nothing is guessed: when neither read model nor ring reach, the answer is null, and the caller waits.
+ * I3 What a commit changed is told against the row exactly as of the run's commit before.
  *
  * Tested by `run-folds.prop.test.ts` against a fold of the whole history.
  */
@@ -13,12 +14,15 @@ import {
   evolveCommit,
   initialRunState,
   isClosed,
+  runPhaseOf,
   toRow,
   type RunState,
-  type WorkflowRow,
+  type StatusAround,
 } from "@millrace/schemas";
 import type { CommitRing } from "./commit-ring.ts";
 import type { RunCommit } from "./run-commit.ts";
+import { statusOf } from "./run-statuses.ts";
+import { FoldedRow, StateStep } from "./state-step.ts";
 
 /** The read model, as far as folding goes. Every state handed out is the caller's own copy. */
 export interface StateSource {
@@ -28,11 +32,17 @@ export interface StateSource {
   stateAt(workflowId: string, sequence: number): RunState | null;
 }
 
+/** A run, and its row if that was asked for at its last commit. */
+interface HeldState {
+  readonly state: RunState;
+  row: FoldedRow | null;
+}
+
 /** States of one catching-up subscription, least recently used first. */
-export type CarriedStates = Map<string, RunState>;
+export type CarriedStates = Map<string, HeldState>;
 
 /** Carried by all catching-up subscriptions together, and what each may carry at least. */
-const carriedMax = 50_000;
+const carriedMax = 20_000;
 const carriedEachMin = 64;
 
 export class RunFolds {
@@ -40,10 +50,10 @@ export class RunFolds {
   readonly #ring: CommitRing;
   readonly #statesMax: number;
   /** Least recently used first. */
-  readonly #states = new Map<string, RunState>();
+  readonly #states = new Map<string, HeldState>();
   readonly #carriers = new Set<CarriedStates>();
   #batch: readonly RunCommit[] = [];
-  readonly #rows = new Map<number, WorkflowRow>();
+  readonly #steps = new Map<number, StateStep>();
 
   constructor(source: StateSource, ring: CommitRing, statesMax = 2_000) {
     this.#source = source;
@@ -55,20 +65,20 @@ export class RunFolds {
     return this.#states.size;
   }
 
-  /** Brackets what the tail brings in one turn: `rowAt` answers only inside, for these commits. */
+  /** Brackets what the tail brings in one turn: `stepAt` answers only inside, for these commits. */
   duringBatch(commits: readonly RunCommit[], dispatch: () => void): void {
     this.#batch = commits;
     try {
       dispatch();
     } finally {
       for (const commit of commits) {
-        const state = this.#states.get(commit.workflowId);
+        const state = this.#states.get(commit.workflowId)?.state;
         if (state === undefined) continue;
         evolveCommit(state, commit);
         if (isClosed(state.status)) this.#states.delete(commit.workflowId);
       }
       this.#batch = [];
-      this.#rows.clear();
+      this.#steps.clear();
     }
   }
 
@@ -76,28 +86,28 @@ export class RunFolds {
     this.#states.clear();
   }
 
-  /** The row exactly at a commit of the current batch. */
-  rowAt(commit: RunCommit): WorkflowRow | null {
-    const known = this.#rows.get(commit.sequence);
+  /** What a commit of the current batch does to its run. */
+  stepAt(commit: RunCommit): StateStep | null {
+    const known = this.#steps.get(commit.sequence);
     if (known !== undefined) return known;
     const { workflowId } = commit;
     const commits = this.#batch.filter((other) => other.workflowId === workflowId);
-    const state = this.#states.get(workflowId) ?? this.#before(commits[0] ?? commit);
-    if (state === null) return null;
+    const held = this.#states.get(workflowId) ?? this.#before(commits[0] ?? commit);
+    if (held === null) return null;
     this.#states.delete(workflowId);
-    this.#states.set(workflowId, state);
+    this.#states.set(workflowId, held);
     for (const oldest of this.#states.keys()) {
       if (this.#states.size <= this.#statesMax) break;
       this.#states.delete(oldest);
     }
     try {
-      for (const each of commits) this.#rows.set(each.sequence, toRow(evolveCommit(state, each)));
+      for (const each of commits) this.#steps.set(each.sequence, takeStep(held, each));
     } catch (error) {
       // Half folded, it would give later rows for earlier commits.
       this.#states.delete(workflowId);
       throw error;
     }
-    return this.#rows.get(commit.sequence) ?? null;
+    return this.#steps.get(commit.sequence) ?? null;
   }
 
   /** For a subscription that catches up; give it back to {@link release}. */
@@ -111,23 +121,39 @@ export class RunFolds {
     this.#carriers.delete(carried);
   }
 
-  /** The next row of a catching-up subscription; its commits must be asked for in order, none left out. */
-  nextRow(carried: CarriedStates, commit: RunCommit): WorkflowRow | null {
-    const state = carried.get(commit.workflowId) ?? this.#before(commit);
-    if (state === null) return null;
+  /** The next step of a catching-up subscription; its commits must be asked for in order, none left out. */
+  nextStep(carried: CarriedStates, commit: RunCommit): StateStep | null {
+    const held = this.#carriedState(carried, commit);
+    return held === null ? null : takeStep(held, commit);
+  }
+
+  /** As {@link nextStep}, for who wants no row. */
+  nextStatus(carried: CarriedStates, commit: RunCommit): StatusAround | null {
+    const held = this.#carriedState(carried, commit);
+    if (held === null) return null;
+    const before = statusOf(runPhaseOf(held.state));
+    return { before, after: evolveCommit(held.state, commit).status };
+  }
+
+  #carriedState(carried: CarriedStates, commit: RunCommit): HeldState | null {
+    const held = carried.get(commit.workflowId) ?? this.#before(commit);
+    if (held === null) return null;
     carried.delete(commit.workflowId);
-    carried.set(commit.workflowId, state);
+    carried.set(commit.workflowId, held);
     const eachMax = Math.max(carriedEachMin, carriedMax / this.#carriers.size);
     for (const oldest of carried.keys()) {
       if (carried.size <= eachMax) break;
       carried.delete(oldest);
     }
-    return toRow(evolveCommit(state, commit));
+    return held;
   }
 
-  #before(commit: RunCommit): RunState | null {
-    if (commit.events[0]?.type === "WorkflowStarted") return initialRunState(commit.workflowId, commit.type);
-    return this.asOf(commit.workflowId, commit.type, commit.sequence - 1);
+  #before(commit: RunCommit): HeldState | null {
+    const first = commit.events[0]?.type === "WorkflowStarted";
+    const state = first
+      ? initialRunState(commit.workflowId, commit.type)
+      : this.asOf(commit.workflowId, commit.type, commit.sequence - 1);
+    return state === null ? null : { state, row: null };
   }
 
   /** The run folded exactly up to a sequence; null when that cannot be had yet. */
@@ -148,4 +174,16 @@ export class RunFolds {
     for (const commit of this.#ring.ofRun(workflowId, state.sequence, sequence)) evolveCommit(state, commit);
     return state;
   }
+}
+
+/** Folds one commit in. I3: the row before is made anew when the one held is older than the state. */
+function takeStep(held: HeldState, commit: RunCommit): StateStep {
+  const { state } = held;
+  let before = held.row;
+  if (before?.row.sequence !== state.sequence)
+    before = state.sequence === 0 ? null : new FoldedRow(toRow(state));
+  const statusBefore = statusOf(runPhaseOf(state));
+  const now = new FoldedRow(toRow(evolveCommit(state, commit)));
+  held.row = now;
+  return new StateStep(before, now, { before: statusBefore, after: state.status });
 }

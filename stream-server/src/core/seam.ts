@@ -9,37 +9,43 @@
  * I1 Exactly once, in order: the frames of a subscription form one chain `(p, s]` without gap or overlap.
  * I2 Only live subscriptions are indexed, and live means `pos >= head`, tested in the turn in which it is set.
  * I3 `pos` never goes back. What the tail brings at or below `pos` is skipped: a page may have run ahead of it.
- * I4 Nothing is dropped: a connection over `highBytes` has its subscription demoted, to be promoted again.
+ * I4 Nothing is dropped: a connection over `highBytes`, or a window that is full, has its subscription demoted, to
+ *    be promoted again.
  * I5 For a live subscription `topic.lastMatch <= lastS`: no frame and no heartbeat raises a false chain alarm.
+ * I6 What a batch holds back is beyond `pos` of everybody who is to get it: nothing speaks for it before it is sent.
+ * I7 No more than the window is unacknowledged, but for the rest of one commit.
  *
  * Tested by `seam.sim.test.ts`: seeded schedules, with mutants of this file that must be caught.
  */
-import type { AttributesAround, BehindReason, Filter, GoneReason, ServerFrame } from "@millrace/schemas";
+import type { BehindReason, Filter, GoneReason, ServerFrame, StreamBatch } from "@millrace/schemas";
 import { CommitRing, type CommitPage, type RingLimits } from "./commit-ring.ts";
+import type { EncodedFrame, Entry } from "./entry.ts";
+import { FrameVariants } from "./frame-variants.ts";
+import { HeldTopics, type WakePort } from "./held-topics.ts";
 import { closesRun, type RunCommit } from "./run-commit.ts";
+import { SendWindow } from "./send-window.ts";
 import type { Outlet, Payload, Subscription } from "./subscription.ts";
-import { TopicIndex, Topics, type Topic, type TopicShape } from "./topic.ts";
+import type { EncodedPage } from "./topic-encoder.ts";
+import { skipsCommits, TopicIndex, Topics, type FindAround, type Topic, type TopicShape } from "./topic.ts";
 
-/** Payloads which together say "all that matches in (p, s]". */
-export interface EncodedFrame {
-  readonly s: number;
-  readonly payloads: readonly Payload[];
-}
-
-export interface SeamPort {
+export interface SeamPort extends FindAround, WakePort {
+  /** Prepares matching commits of this turn for a topic. Null: the state that they need cannot be had now. */
+  entriesOf(topic: Topic, commits: readonly RunCommit[]): readonly Entry[] | null;
   /**
-   * Encodes matching commits for all live subscribers: one or more frames that form a chain from `p` to the last
-   * commit. Null: the state that it needs cannot be had now.
+   * Encodes entries for live subscribers that began at `began`: one or more frames that form a chain from `p` to the
+   * last one. Null: it failed.
    */
-  encodeBatch(topic: Topic, p: number, commits: readonly RunCommit[]): readonly EncodedFrame[] | null;
+  encodeEntries(
+    topic: Topic,
+    p: number,
+    entries: readonly Entry[],
+    began: number,
+  ): readonly EncodedFrame[] | null;
   /**
-   * Encodes the beginning of a page for one subscription, at least its first commit. `upTo` is the page's if all
-   * of it went in. No payloads: nothing of it matches. Null: the state that it needs cannot be had now.
+   * Encodes the beginning of a page for one subscription, at least its first commit, and no further than `room`
+   * entries need. Null: the state that it needs cannot be had now.
    */
-  encodePage(
-    subscription: Subscription,
-    page: CommitPage,
-  ): { readonly upTo: number; readonly payloads: readonly Payload[] } | null;
+  encodePage(subscription: Subscription, page: CommitPage, room: number): EncodedPage | null;
   encodeBookmark(topic: Topic, p: number, s: number): Payload | null;
   /** Answers with {@link Seam.onPage}, in this turn or later, once there is something beyond `subscription.pos`. */
   requestPage(subscription: Subscription): void;
@@ -47,14 +53,14 @@ export interface SeamPort {
   awaitState(subscription: Subscription): void;
   /** Calls {@link Seam.pump} in a later turn. */
   pumpLater(subscription: Subscription): void;
-  /** For filters that ask for attributes: those of the run around the commit; null when they cannot be told now. */
-  attributesAround(commit: RunCommit): AttributesAround | null;
   /** Whether the run was closed as of a sequence; null when that cannot be told yet. */
   closedAsOf(workflowId: string, sequence: number): boolean | null;
   onDemoted?(subscription: Subscription, why: BehindReason): void;
   onPromoted?(subscription: Subscription): void;
   onEnded?(subscription: Subscription): void;
-  onCaughtUp?(commits: number): void;
+  onCaughtUp?(subscription: Subscription, commits: number, entries: number): void;
+  /** `frames` were handed to sockets with these entries. */
+  onBroadcast?(frames: number, entries: readonly Entry[]): void;
 }
 
 export interface SeamLimits extends RingLimits {
@@ -67,6 +73,19 @@ export interface SeamLimits extends RingLimits {
   readonly pageBytesMax: number;
   /** Pages from the ring in one turn before others get theirs. */
   readonly pagesPerTurn: number;
+  /** A cursor that stands so far behind without an event is moved on by a bookmark. */
+  readonly bookmarkSequences: number;
+}
+
+/** How a subscription follows, besides its filter, shape and position. */
+export interface SubscribeOptions {
+  /** The run whose end ends it. */
+  readonly untilClosed?: string | null;
+  /** It is sent the rows of all its runs as of its position: it waits for {@link Seam.onReady}. */
+  readonly snapshot?: boolean;
+  /** Entries that may be unacknowledged. */
+  readonly window?: number | undefined;
+  readonly batch?: StreamBatch | undefined;
 }
 
 export const seamLimits: SeamLimits = {
@@ -78,6 +97,8 @@ export const seamLimits: SeamLimits = {
   pageCommitsMax: 500,
   pageBytesMax: 65_536,
   pagesPerTurn: 4,
+  // Far less than any history that is kept, and at full speed no more than a frame every few seconds.
+  bookmarkSequences: 10_000,
 };
 
 export class Seam {
@@ -86,6 +107,7 @@ export class Seam {
   readonly #limits: SeamLimits;
   readonly #topics = new Topics();
   readonly #index = new TopicIndex();
+  readonly #held: HeldTopics;
   readonly #byOutlet = new Map<Outlet, Set<Subscription>>();
   /** Live subscriptions that end with a run. */
   readonly #closers = new Map<string, Set<Subscription>>();
@@ -94,6 +116,7 @@ export class Seam {
   constructor(port: SeamPort, head: number, limits: SeamLimits = seamLimits) {
     this.#port = port;
     this.#limits = limits;
+    this.#held = new HeldTopics(port);
     this.ring = new CommitRing(limits, head);
   }
 
@@ -109,29 +132,28 @@ export class Seam {
     for (const set of this.#byOutlet.values()) yield* set;
   }
 
-  /**
-   * Adds a subscription which was sent everything up to `pos`. Call {@link pump} once `subbed` is out; a held one
-   * waits for {@link onReady} (its snapshot is being sent).
-   */
+  /** Adds a subscription which was sent everything up to `pos`. Call {@link pump} once `subbed` is out. */
   subscribe(
     outlet: Outlet,
     i: number,
     filter: Filter,
     shape: TopicShape,
     pos: number,
-    untilClosed: string | null = null,
-    held = false,
+    options: SubscribeOptions = {},
   ): Subscription {
-    const topic = this.#topics.join(outlet, filter, shape);
+    const { untilClosed = null, snapshot = false, window, batch = null } = options;
+    const began = snapshot ? 0 : pos;
     const subscription: Subscription = {
       i,
       outlet,
-      topic,
+      topic: this.#topics.join(outlet, filter, shape, batch),
       untilClosed,
+      window: window === undefined ? null : new SendWindow(window),
+      began: skipsCommits(filter) ? Infinity : began,
       mode: "catchup",
       pos,
       lastS: pos,
-      reading: held,
+      reading: snapshot,
     };
     const own = this.#byOutlet.get(outlet);
     if (own === undefined) this.#byOutlet.set(outlet, new Set([subscription]));
@@ -162,10 +184,9 @@ export class Seam {
     const byTopic = new Map<Topic, RunCommit[]>();
     const uncertain = new Set<Topic>();
     const closed = new Set<string>();
-    const attributes = (commit: RunCommit) => this.#port.attributesAround(commit);
     for (const commit of commits) {
       if (!this.ring.push(commit)) continue;
-      this.#index.match(commit, attributes, (topic, certain) => {
+      this.#index.match(commit, this.#port, (topic, certain) => {
         if (!certain) uncertain.add(topic);
         const list = byTopic.get(topic);
         if (list === undefined) byTopic.set(topic, [commit]);
@@ -174,57 +195,112 @@ export class Seam {
       if (this.#closers.has(commit.workflowId) && closesRun(commit)) closed.add(commit.workflowId);
     }
     for (const [topic, matching] of byTopic) {
-      if (uncertain.has(topic)) this.#demoteAll(topic, before);
-      else this.#broadcast(topic, matching, before);
+      const entries = uncertain.has(topic) ? null : this.#port.entriesOf(topic, matching);
+      if (entries === null) this.#demoteAll(topic, before);
+      else if (topic.batch === null) this.#broadcast(topic, entries, before);
+      else if (this.#held.hold(topic, topic.batch, entries)) this.#flush(topic);
     }
     for (const workflowId of closed) {
-      for (const subscription of this.#closers.get(workflowId) ?? []) this.#end(subscription);
+      for (const subscription of this.#closers.get(workflowId) ?? []) this.#endLive(subscription);
     }
   }
 
-  #broadcast(topic: Topic, matching: readonly RunCommit[], before: number): void {
-    const first = matching[0]?.sequence ?? 0;
-    const last = matching.at(-1)?.sequence ?? 0;
-    const frames = this.#port.encodeBatch(topic, topic.lastMatch, matching);
+  /** Sends what batches hold back and whose time is up. */
+  flushDue(): void {
+    for (const topic of this.#held.due()) this.#flush(topic);
+  }
+
+  #flush(topic: Topic): void {
+    const sentUpTo = this.#sentUpTo(topic);
+    this.#broadcast(topic, this.#held.take(topic), sentUpTo);
+  }
+
+  /** Live subscribers of the topic were sent everything up to here (I6). */
+  #sentUpTo({ held }: Topic): number {
+    const [first] = held;
+    return first === undefined ? this.head : first.commit.sequence - 1;
+  }
+
+  /** `before`: everything up to here was sent. The entries are all that matches from there to the head. */
+  #broadcast(topic: Topic, entries: readonly Entry[], before: number): void {
+    const first = entries[0]?.commit.sequence ?? 0;
+    const last = entries.at(-1)?.commit.sequence ?? 0;
+    const p = topic.lastMatch;
+    const variants = new FrameVariants(entries, (began) =>
+      this.#port.encodeEntries(topic, p, entries, began),
+    );
+    let sent = 0;
     for (const subscription of topic.live) {
-      if (subscription.pos >= last) continue;
+      const { pos, lastS, began } = subscription;
+      if (pos >= last) continue;
       // A page had run ahead of the tail into the middle of this batch: a chain of its own from there.
-      const own =
-        subscription.pos < first
-          ? frames
-          : this.#port.encodeBatch(
+      const frames =
+        pos < first
+          ? variants.of(subscription)
+          : this.#port.encodeEntries(
               topic,
-              subscription.lastS,
-              matching.filter((commit) => commit.sequence > subscription.pos),
+              lastS,
+              entries.filter(({ commit }) => commit.sequence > pos),
+              began,
             );
-      if (own === null) this.#demote(subscription, "tail", before);
-      else this.#deliver(subscription, own);
+      if (frames === null) this.#demote(subscription, "tail", before);
+      else sent += this.#deliver(subscription, frames, before);
     }
     topic.lastMatch = last;
+    this.#port.onBroadcast?.(sent, entries);
   }
 
   /** What matches cannot be told now: read on as pages, which wait for it. */
-  #demoteAll(topic: Topic, sentUpTo: number): void {
+  #demoteAll(topic: Topic, before: number): void {
+    const sentUpTo = Math.min(before, this.#sentUpTo(topic));
     for (const subscription of topic.live) this.#demote(subscription, "tail", sentUpTo);
   }
 
-  #deliver(subscription: Subscription, frames: readonly EncodedFrame[]): void {
-    const { outlet } = subscription;
+  /** How many frames went out. */
+  #deliver(subscription: Subscription, frames: readonly EncodedFrame[], before: number): number {
+    const { outlet, window } = subscription;
     for (const [n, frame] of frames.entries()) {
+      if (window !== null && frame.count > window.room) {
+        // As much of it as there is room for is sent as a page.
+        this.#demote(subscription, "window", before);
+        this.#port.pumpLater(subscription);
+        return n;
+      }
       for (const payload of frame.payloads) outlet.send(payload);
       // Sending may find the connection broken and end the subscription.
-      if (subscription.mode !== "live") return;
+      if (subscription.mode !== "live") return n;
       subscription.pos = subscription.lastS = frame.s;
-      if (outlet.bufferedBytes() > this.#limits.highBytes) {
-        this.#demote(subscription, "slow", n === frames.length - 1 ? this.head : frame.s);
-        return;
-      }
+      window?.sent(frame.marks);
+      const why = this.#full(subscription);
+      if (why === null) continue;
+      this.#demote(subscription, why, n === frames.length - 1 ? this.head : frame.s);
+      return n + 1;
     }
+    return frames.length;
+  }
+
+  /** Why no more may be sent now; null: it may. */
+  #full({ outlet, window }: Subscription): "window" | "slow" | null {
+    if (window?.full === true) return "window";
+    return outlet.bufferedBytes() > this.#limits.highBytes ? "slow" : null;
+  }
+
+  /**
+   * The client has handled everything up to `sequence`. False, and nothing changes, when that was never sent; late and
+   * repeated ones change nothing either.
+   */
+  acknowledge(subscription: Subscription, sequence: number): boolean {
+    if (sequence > subscription.pos) return false;
+    const { window } = subscription;
+    if (window === null) return true;
+    window.acknowledge(sequence);
+    this.pump(subscription);
+    return true;
   }
 
   /** Back to reading pages; nothing is lost. For a global budget, and for a lost tail. */
   demote(subscription: Subscription, why: BehindReason): void {
-    if (subscription.mode === "live") this.#demote(subscription, why, this.head);
+    if (subscription.mode === "live") this.#demote(subscription, why, this.#sentUpTo(subscription.topic));
   }
 
   #demote(subscription: Subscription, why: BehindReason, sentUpTo: number): void {
@@ -244,7 +320,11 @@ export class Seam {
   #leaveLive(subscription: Subscription): void {
     const { topic, untilClosed } = subscription;
     topic.live.delete(subscription);
-    if (topic.live.size === 0) this.#index.remove(topic);
+    if (topic.live.size === 0) {
+      this.#index.remove(topic);
+      // Nobody waits for it any more: each one reads it as a page.
+      this.#held.take(topic);
+    }
     if (untilClosed === null) return;
     const closers = this.#closers.get(untilClosed);
     closers?.delete(subscription);
@@ -254,7 +334,9 @@ export class Seam {
   /** Brings a subscription forward as far as its connection takes it. Cheap when there is nothing to do. */
   pump(subscription: Subscription): void {
     for (let pages = 0; ; pages++) {
+      if (subscription.mode === "live") this.#keepUp(subscription);
       if (subscription.mode !== "catchup" || subscription.reading) return;
+      if (subscription.window?.full === true) return;
       if (subscription.outlet.bufferedBytes() > this.#limits.lowBytes) return;
       if (subscription.pos >= this.head) {
         this.#goLive(subscription);
@@ -276,6 +358,14 @@ export class Seam {
       )
         return;
     }
+  }
+
+  /** A live subscription whose filter matches nothing: its cursor must not fall off the history that is kept. */
+  #keepUp(subscription: Subscription): void {
+    const s = this.#sentUpTo(subscription.topic);
+    if (s - subscription.lastS < this.#limits.bookmarkSequences) return;
+    this.#bookmark(subscription, s);
+    subscription.pos = subscription.lastS = s;
   }
 
   pumpAll(outlet: Outlet): void {
@@ -302,20 +392,33 @@ export class Seam {
 
   /** False when the subscription waits or has ended. */
   #sendPage(subscription: Subscription, page: CommitPage): boolean {
-    const encoded = this.#port.encodePage(subscription, page);
+    const { window, outlet } = subscription;
+    const encoded = this.#port.encodePage(subscription, page, window?.room ?? Infinity);
     if (encoded === null) {
       this.#wait(subscription);
       return false;
     }
-    for (const payload of encoded.payloads) subscription.outlet.send(payload);
-    if (encoded.payloads.length === 0) this.#bookmark(subscription, encoded.upTo);
-    else this.#port.onCaughtUp?.(page.commits.length);
+    const { upTo, frame } = encoded;
+    if (frame === null) this.#passOver(subscription, upTo);
+    else {
+      for (const payload of frame.payloads) outlet.send(payload);
+      window?.sent(frame.marks);
+      subscription.lastS = upTo;
+      this.#port.onCaughtUp?.(subscription, frame.marks.length / 2, frame.count);
+    }
     if (subscription.mode !== "catchup") return false;
-    subscription.pos = subscription.lastS = encoded.upTo;
+    subscription.pos = upTo;
     if (subscription.untilClosed === null) return true;
-    if (!page.commits.some((commit) => commit.sequence <= encoded.upTo && closesRun(commit))) return true;
+    if (!page.commits.some((commit) => commit.sequence <= upTo && closesRun(commit))) return true;
     this.#end(subscription);
     return false;
+  }
+
+  /** Nothing matches up to `upTo`. Over a long way the client is told now and then; at its end `#goLive` does. */
+  #passOver(subscription: Subscription, upTo: number): void {
+    if (upTo - subscription.lastS < this.#limits.bookmarkSequences) return;
+    this.#bookmark(subscription, upTo);
+    subscription.lastS = upTo;
   }
 
   #goLive(subscription: Subscription): void {
@@ -362,6 +465,12 @@ export class Seam {
     if (payload !== null) subscription.outlet.send(payload);
   }
 
+  /** What is held back goes out before the end, which may find that there is no room for it. */
+  #endLive(subscription: Subscription): void {
+    if (subscription.topic.held.length > 0) this.#flush(subscription.topic);
+    if (subscription.mode === "live") this.#end(subscription);
+  }
+
   /** Everything up to the close of the run was sent. */
   #end(subscription: Subscription): void {
     const s = subscription.mode === "live" ? Math.max(subscription.pos, this.head) : subscription.pos;
@@ -400,17 +509,22 @@ export class Seam {
 
   /**
    * `l` lets a client find a lost frame: the last matching sequence of each live subscription, to be checked
-   * against its cursor before the cursor moves to `s`. Call it only to send the frame.
+   * against its cursor before the cursor moves to `s`. `w` does for those that wait for an acknowledgement: without it
+   * a client that missed a frame and a server that waits would wait for each other. Call it only to send the frame.
    */
   heartbeat(outlet: Outlet): ServerFrame {
     const live: (readonly [f: number, last: number])[] = [];
+    const waiting: (readonly [f: number, sent: number])[] = [];
     for (const subscription of this.subscriptionsOf(outlet)) {
-      if (subscription.mode !== "live") continue;
+      if (subscription.mode === "catchup" && subscription.window?.full === true)
+        waiting.push([subscription.topic.f, subscription.lastS]);
+      // What is held back comes within the second: then the cursor moves with it.
+      if (subscription.mode !== "live" || subscription.topic.held.length > 0) continue;
       live.push([subscription.topic.f, subscription.topic.lastMatch]);
       // The client's cursor is there now: a later frame that begins before it would look like a repeat.
       subscription.pos = Math.max(subscription.pos, this.head);
       subscription.lastS = Math.max(subscription.lastS, this.head);
     }
-    return { t: "hb", s: this.head, l: live };
+    return { t: "hb", s: this.head, l: live, ...(waiting.length === 0 ? {} : { w: waiting }) };
   }
 }

@@ -1,4 +1,5 @@
 import type { ServerFrame } from "@millrace/schemas";
+import type { SendWindow } from "./send-window.ts";
 import type { Topic } from "./topic.ts";
 
 export type Payload = string | Uint8Array;
@@ -21,6 +22,13 @@ export interface Subscription {
   readonly topic: Topic;
   /** The run whose end ends the subscription; null: none. */
   readonly untilClosed: string | null;
+  /** Null: the client says nothing about what it has handled. */
+  readonly window: SendWindow | null;
+  /**
+   * Every run's row as of a sequence beyond this was sent, or will be with the run's commit: the next may say only
+   * what changed. Infinity when the filter leaves out commits of a run.
+   */
+  readonly began: number;
   mode: "catchup" | "live" | "ended";
   /** Everything up to here that matches was sent. */
   pos: number;

@@ -2,11 +2,15 @@ import {
   attributeText,
   canonicalFilter,
   matchesAround,
+  matchesStatus,
   textsOf,
   type AttributesAround,
   type Filter,
+  type StatusAround,
+  type StreamBatch,
   type StreamShape,
 } from "@millrace/schemas";
+import type { Entry } from "./entry.ts";
 import type { RunCommit } from "./run-commit.ts";
 import { hasShape, matchesCommit } from "./run-commit.ts";
 import type { Outlet, Subscription } from "./subscription.ts";
@@ -15,7 +19,7 @@ import type { Outlet, Subscription } from "./subscription.ts";
 export type TopicShape = StreamShape | "update";
 
 /**
- * All subscriptions of one canonical filter and shape that may share a buffer. `f` names it within the process.
+ * All subscriptions of one canonical filter, shape and batch that may share a buffer. `f` names it within the process.
  * One connection has at most one subscription per topic: a second one with the same filter gets a topic of its
  * own, so that frames need not name the subscription.
  */
@@ -24,6 +28,7 @@ export interface Topic {
   readonly key: string;
   readonly filter: Filter;
   readonly shape: TopicShape;
+  readonly batch: StreamBatch | null;
   readonly outlets: Set<Outlet>;
   /** Subscriptions in live mode. */
   readonly live: Set<Subscription>;
@@ -32,6 +37,13 @@ export interface Topic {
    * head. Never above the `lastS` of a live subscription, so a frame's `p` is never a false alarm.
    */
   lastMatch: number;
+  /** What the batch holds back: matching commits beyond `lastMatch`. Empty unless somebody is live. */
+  held: readonly Entry[];
+}
+
+/** Whether the filter leaves out some commits of a run that it matches: then no row follows from the one before. */
+export function skipsCommits({ event, attr, status }: Filter): boolean {
+  return event !== undefined || attr !== undefined || status !== undefined;
 }
 
 export class Topics {
@@ -39,12 +51,15 @@ export class Topics {
   #nextF = 1;
 
   /** The topic for a new subscription of this outlet. */
-  join(outlet: Outlet, filter: Filter, shape: TopicShape): Topic {
-    const key = `${shape} ${canonicalFilter(filter)}`;
+  join(outlet: Outlet, filter: Filter, shape: TopicShape, batch: StreamBatch | null): Topic {
+    const held = batch === null ? "" : `${batch.max}/${batch.ms}`;
+    const key = `${shape} ${held} ${canonicalFilter(filter)}`;
     const same = this.#byKey.get(key) ?? [];
     let topic = same.find((candidate) => !candidate.outlets.has(outlet));
     if (topic === undefined) {
-      topic = { f: this.#nextF++, key, filter, shape, outlets: new Set(), live: new Set(), lastMatch: 0 };
+      const f = this.#nextF++;
+      const [outlets, live] = [new Set<Outlet>(), new Set<Subscription>()];
+      topic = { f, key, filter, shape, batch, outlets, live, lastMatch: 0, held: [] };
       same.push(topic);
       this.#byKey.set(key, same);
     }
@@ -62,8 +77,11 @@ export class Topics {
   }
 }
 
-/** What {@link TopicIndex.match} asks for when a topic's filter wants attributes; null: they cannot be told now. */
-export type FindAttributes = (commit: RunCommit) => AttributesAround | null;
+/** What {@link TopicIndex.match} asks for when a topic's filter wants it; null: it cannot be told now. */
+export interface FindAround {
+  attributesAround(commit: RunCommit): AttributesAround | null;
+  statusAround(commit: RunCommit): StatusAround | null;
+}
 
 /** Finds the topics with live subscriptions that a commit matches, without looking at every filter. */
 export class TopicIndex {
@@ -91,24 +109,26 @@ export class TopicIndex {
   }
 
   /**
-   * Calls back once per matching topic. `certain` is false when the topic matches but for attributes, and these
-   * cannot be told now.
+   * Calls back once per matching topic. `certain` is false when the topic matches but for what cannot be told now.
    */
-  match(
-    commit: RunCommit,
-    attributes: FindAttributes,
-    found: (topic: Topic, certain: boolean) => void,
-  ): void {
-    let around: AttributesAround | null | undefined;
+  match(commit: RunCommit, find: FindAround, found: (topic: Topic, certain: boolean) => void): void {
+    let attributes: AttributesAround | null | undefined;
+    let status: StatusAround | null | undefined;
     const test = (topic: Topic): void => {
-      if (!hasShape(topic.shape, commit) || !matchesCommit(topic.filter, commit)) return;
-      if (topic.filter.attr === undefined) {
-        found(topic, true);
-        return;
+      const { filter } = topic;
+      if (!hasShape(topic.shape, commit) || !matchesCommit(filter, commit)) return;
+      let certain = true;
+      if (filter.status !== undefined) {
+        if (status === undefined) status = find.statusAround(commit);
+        if (status === null) certain = false;
+        else if (!matchesStatus(filter, status)) return;
       }
-      if (around === undefined) around = attributes(commit);
-      if (around === null) found(topic, false);
-      else if (matchesAround(topic.filter, around)) found(topic, true);
+      if (filter.attr !== undefined) {
+        if (attributes === undefined) attributes = find.attributesAround(commit);
+        if (attributes === null) certain = false;
+        else if (!matchesAround(filter, attributes)) return;
+      }
+      found(topic, certain);
     };
     for (const bucket of [
       this.#byWorkflow.get(commit.workflowId),
@@ -118,7 +138,8 @@ export class TopicIndex {
       if (bucket !== undefined) for (const topic of bucket) test(topic);
     }
     if (this.#byAttribute.size === 0) return;
-    around = attributes(commit);
+    const around = find.attributesAround(commit);
+    attributes = around;
     for (const [key, byText] of this.#byAttribute) {
       for (const topic of around === null
         ? new Set([...byText.values()].flatMap((set) => [...set]))
