@@ -2,6 +2,7 @@ import type { BehindReason } from "@millrace/schemas";
 import { Counter, Gauge, Histogram, Registry } from "prom-client";
 import type { RunCommit } from "./core/run-commit.ts";
 import type { Subscription } from "./core/subscription.ts";
+import { createCanaryMetrics } from "./canary-metrics.ts";
 import { processRegistry } from "./process-registry.ts";
 
 export type Metrics = ReturnType<typeof createMetrics>;
@@ -173,6 +174,7 @@ export function createMetrics(read: () => Readings) {
       return `${await registry.metrics()}\n${await processRegistry().metrics()}`;
     },
     registry,
+    canary: createCanaryMetrics(registry),
     demoted(subscription: Subscription, reason: BehindReason): void {
       demotions.inc({ reason });
       behind.set(subscription, { reason, events: 0 });
