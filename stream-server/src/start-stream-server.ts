@@ -13,7 +13,8 @@ import { taskRoutes } from "./http/task-routes.ts";
 import { workflowRoutes } from "./http/workflow-routes.ts";
 import { silentLogger, type StreamServerLogger } from "./logger.ts";
 import { addOperatorGauges } from "./operator-gauges.ts";
-import { StreamHub, type HubSettings } from "./stream-hub.ts";
+import type { HubSettings } from "./hub-settings.ts";
+import { StreamHub } from "./stream-hub.ts";
 import { loadUws } from "./uws/load-uws.ts";
 import { listenUws } from "./uws/uws-server.ts";
 

@@ -1,8 +1,10 @@
 /**
  * What all connections of one process share: tail, ring, seam, folded states, catch-up reads, timers.
  *
- * Owns: the seam and everything that feeds it; the list of sessions; the epoch. Does not own: the log, the
- * projection, sockets, the protocol (`stream-session.ts`, `updates-session.ts`).
+ * Owns: the seam and what feeds it, wired; the list of sessions. Does not own: the log, the projection, sockets, the
+ * protocol (`stream-session.ts`, `updates-session.ts`). Each part has a file: where a subscription begins
+ * (`cursor-admission.ts`), pages (`catch-up-reads.ts`), the budget of all sockets
+ * (`buffer-budget.ts`), the end of a log (`spread-gone.ts`).
  *
  * H1 One follower of the log and one timer per process, whatever the number of connections.
  * H2 No exception of a read reaches the seam: the subscription waits and tries again.
@@ -13,70 +15,25 @@
  */
 import type { EventLog, LogInfo } from "@millrace/event-log";
 import type { Projection } from "@millrace/projector";
-import {
-  canonicalFilter,
-  closeCodes,
-  decodeCommit,
-  isClosed,
-  isMillraceError,
-  MillraceError,
-  parseCursor,
-  type Filter,
-  type GoneReason,
-} from "@millrace/schemas";
-import type { Connection } from "./connection.ts";
-import type { CommitPage } from "./core/commit-ring.ts";
+import { closeCodes, isClosed, MillraceError } from "@millrace/schemas";
+import { BufferBudget } from "./buffer-budget.ts";
+import { CatchUpReads } from "./catch-up-reads.ts";
 import { encodeBookmark } from "./core/encode.ts";
-import type { RunCommit } from "./core/run-commit.ts";
 import { RunAttributes } from "./core/run-attributes.ts";
+import type { RunCommit } from "./core/run-commit.ts";
 import { RunFolds } from "./core/run-folds.ts";
+import { Seam, type SeamPort } from "./core/seam.ts";
 import { RunStatuses } from "./core/run-statuses.ts";
-import { Seam, type SeamLimits, type SeamPort } from "./core/seam.ts";
-import type { Outlet, Subscription } from "./core/subscription.ts";
 import { TopicEncoder } from "./core/topic-encoder.ts";
-import { FreshInfo } from "./fresh-info.ts";
+import { CursorAdmission, type Admission } from "./cursor-admission.ts";
+import { turnSliceMs, type HubSettings } from "./hub-settings.ts";
+import { KnownLog } from "./known-log.ts";
 import type { StreamServerLogger } from "./logger.ts";
-import { createMetrics, type Metrics, type Readings } from "./metrics.ts";
-import { ProjectionWait } from "./projection-wait.ts";
+import { createMetrics, type Metrics } from "./metrics.ts";
+import { takeReadings } from "./readings.ts";
+import type { Session } from "./session.ts";
+import { SpreadGone } from "./spread-gone.ts";
 import { Tail } from "./tail.ts";
-import { TurnQueue } from "./turn-queue.ts";
-
-export interface HubSettings extends SeamLimits {
-  readonly node: string;
-  readonly heartbeatMs: number;
-  readonly helloTimeoutMs: number;
-  /** A socket of which no byte has left for so long is closed with 4002. */
-  readonly stuckMs: number;
-  /** Bytes waiting in all sockets together; beyond it the largest are demoted and new subscriptions refused. */
-  readonly bufferedBytesMax: number;
-  readonly subscriptionsPerSocket: number;
-  /** Open WebSocket connections; one more is refused with 503 `overloaded`. */
-  readonly connectionsMax: number;
-  readonly snapshotRowsMax: number;
-  /** `min` waits so long for the projector. */
-  readonly projectorWaitMs: number;
-  /** Over how long `gone` is spread when the log was made anew. */
-  readonly goneSpreadMs: number;
-  readonly tickMs: number;
-}
-
-export interface Session {
-  readonly kind: keyof Readings["connections"];
-  readonly connection: Connection;
-  readonly outlet: Outlet;
-  tick(now: number): void;
-  drain(): void;
-}
-
-export type Admission =
-  | { readonly kind: "at"; readonly position: number; readonly resumed: boolean }
-  | {
-      readonly kind: "gone";
-      readonly why: GoneReason;
-      readonly epoch: string;
-      readonly first: number;
-      readonly head: number;
-    };
 
 export interface StreamHubOptions {
   readonly log: EventLog;
@@ -87,9 +44,6 @@ export interface StreamHubOptions {
   readonly onLogChanged: (error: Error) => void;
 }
 
-/** One turn's worth of catch-up reads. */
-const readSliceMs = 8;
-
 export class StreamHub {
   readonly settings: HubSettings;
   readonly projection: Projection;
@@ -98,69 +52,58 @@ export class StreamHub {
   readonly seam: Seam;
   readonly sessions = new Set<Session>();
   readonly #options: StreamHubOptions;
-  readonly #fresh: FreshInfo;
+  readonly #known: KnownLog;
+  readonly #admission: CursorAdmission;
   readonly #tail: Tail;
   readonly #folds: RunFolds;
   readonly #attributes: RunAttributes;
   readonly #statuses: RunStatuses;
   readonly #encoder: TopicEncoder;
-  readonly #queue: TurnQueue;
-  readonly #wait: ProjectionWait;
-  /** Pages read in this slice: clients that resume together ask for the same ones. */
-  readonly #pages = new Map<string, CommitPage>();
-  /** Subscriptions whose last read failed; tried again with the next second. */
-  readonly #failed = new Set<Subscription>();
-  /** `gone` to be told, by time. */
-  #doomed: { readonly at: number; readonly tell: () => void }[] = [];
-  #sentAt: number[] = [];
-  #info: LogInfo;
+  readonly #reads: CatchUpReads;
+  readonly #budget: BufferBudget;
+  readonly #gone: SpreadGone;
   #tailState: "live" | "lost" | "changed" = "lost";
-  #bufferedBytes = 0;
   #draining = false;
-  #ticks = 0;
-  #timer: NodeJS.Timeout | undefined;
+  #sentAt: number[] = [];
   /** For what batches hold back. */
   #flushTimer: NodeJS.Timeout | undefined;
+  #ticks = 0;
+  #timer: NodeJS.Timeout | undefined;
 
   private constructor(options: StreamHubOptions, info: LogInfo) {
+    const { log, projection, settings, logger } = options;
     this.#options = options;
-    this.#info = info;
-    this.settings = options.settings;
-    this.projection = options.projection;
-    this.logger = options.logger;
-    this.metrics = createMetrics(() => this.#readings());
-    this.#fresh = new FreshInfo(options.log);
-    this.#queue = new TurnQueue(readSliceMs, () => this.#pages.clear());
-    this.#wait = new ProjectionWait(options.projection, options.logger);
-    this.seam = new Seam(this.#port(), info.lastSequence, options.settings);
-    const { ring } = this.seam;
-    const states = {
-      checkpointSequence: () => this.projection.checkpoint().sequence,
-      state: (id: string) => this.projection.state(id),
-      stateAt: (id: string, sequence: number) => this.projection.stateAt(id, sequence),
+    this.settings = settings;
+    this.projection = projection;
+    this.logger = logger;
+    const known = (this.#known = new KnownLog(log, info));
+    const seam = (this.seam = new Seam(this.#port(), info.lastSequence, settings));
+    const source = {
+      checkpointSequence: () => projection.checkpoint().sequence,
+      state: (id: string) => projection.state(id),
+      stateAt: (id: string, sequence: number) => projection.stateAt(id, sequence),
+      attributesAt: (id: string, sequence: number) => projection.attributesAt(id, sequence),
     };
-    this.#folds = new RunFolds(states, ring);
-    this.#statuses = new RunStatuses(states, ring);
-    this.#attributes = new RunAttributes(
-      {
-        checkpointSequence: () => this.projection.checkpoint().sequence,
-        attributesAt: (id, sequence) => this.projection.attributesAt(id, sequence),
-      },
-      ring,
-    );
-    this.#encoder = new TopicEncoder({
-      ring,
-      folds: this.#folds,
-      attributes: this.#attributes,
-      statuses: this.#statuses,
-      frameBytesMax: options.settings.pageBytesMax,
-    });
+    const { ring } = seam;
+    const folds = (this.#folds = new RunFolds(source, ring));
+    const attributes = (this.#attributes = new RunAttributes(source, ring));
+    const statuses = (this.#statuses = new RunStatuses(source, ring));
+    const frameBytesMax = settings.pageBytesMax;
+    this.#encoder = new TopicEncoder({ ring, folds, attributes, statuses, frameBytesMax });
+    const metrics = (this.metrics = createMetrics(() =>
+      takeReadings({ seam, sessions: this.sessions, known, projection, folds, following: this.following }),
+    ));
+    const head = () => seam.head;
+    this.#admission = new CursorAdmission({ known, projection, settings, metrics, head });
+    this.#reads = new CatchUpReads({ seam, projection, known, attributes, settings, metrics, logger });
+    this.#budget = new BufferBudget(settings, this.sessions, seam);
+    this.#gone = new SpreadGone(seam);
     this.#tail = new Tail({
-      log: options.log,
-      logger: options.logger,
+      log,
+      logger,
       onBatch: (commits) => this.#onBatch(commits),
       onState: (state) => this.#onTailState(state),
-      onUndecodable: () => this.metrics.undecodable.inc(),
+      onUndecodable: () => metrics.undecodable.inc(),
     });
   }
 
@@ -177,17 +120,16 @@ export class StreamHub {
   async stop(): Promise<void> {
     clearInterval(this.#timer);
     clearTimeout(this.#flushTimer);
-    this.#queue.stop();
-    this.#wait.stop();
+    this.#reads.stop();
     await this.#tail.stop();
   }
 
   get epoch(): string {
-    return this.#info.epoch;
+    return this.#known.info.epoch;
   }
 
   get firstSequence(): number {
-    return this.#info.firstSequence;
+    return this.#known.info.firstSequence;
   }
 
   get draining(): boolean {
@@ -208,7 +150,7 @@ export class StreamHub {
   async notReady(projectorLagMax: number): Promise<string | null> {
     if (this.#draining) return "the server is draining";
     if (this.#tailState !== "live") return `the tail of the event log is ${this.#tailState}`;
-    const info = await this.#freshInfo();
+    const info = await this.#known.ask();
     const checkpoint = this.projection.checkpoint();
     if (checkpoint.sequence > 0 && checkpoint.streamCreated !== info.created)
       return "the projection is of another log";
@@ -220,56 +162,23 @@ export class StreamHub {
 
   /** Over the budget for bytes that wait in sockets. */
   get overloaded(): boolean {
-    return this.#bufferedBytes > this.settings.bufferedBytesMax;
+    return this.#budget.exceeded;
   }
 
-  /**
-   * Where a subscription begins. Cursors are compared with what the broker says now: a consumer that starts at an
-   * expired or future sequence would silently begin elsewhere. `cursor_malformed`, `projector_behind`, `unavailable`.
-   */
-  async admit(from: string | undefined, min: number | undefined): Promise<Admission> {
-    if (min !== undefined) await this.projection.waitFor(min, this.settings.projectorWaitMs);
-    if (from === undefined || from === "now" || from === "snapshot") {
-      return { kind: "at", position: this.seam.head, resumed: false };
-    }
-    if (from === "start") {
-      const { firstSequence } = await this.#freshInfo();
-      return { kind: "at", position: Math.max(firstSequence - 1, 0), resumed: false };
-    }
-    const cursor = parseCursor(from);
-    return this.admitSequence(cursor.sequence, cursor.epoch);
+  /** Where a subscription begins: see {@link CursorAdmission}. */
+  admit(from: string | undefined, min: number | undefined): Promise<Admission> {
+    return this.#admission.admit(from, min);
   }
 
   /** As {@link admit}, for a cursor that may have no epoch. */
-  async admitSequence(sequence: number, epoch?: string): Promise<Admission> {
-    let info: LogInfo;
-    try {
-      info = await this.#freshInfo();
-    } catch (error) {
-      // The broker is away, but what this process has seen of the log it can still serve.
-      if (!isMillraceError(error) || !error.retryable) throw error;
-      if (epoch !== undefined && epoch !== this.#info.epoch) throw error;
-      if (sequence > this.seam.head) throw error;
-      info = { ...this.#info, lastSequence: this.seam.head };
-    }
-    const result = verdict(info, sequence, epoch);
-    this.metrics.resumes.inc({ result: result ?? "ok" });
-    return result === null
-      ? { kind: "at", position: sequence, resumed: true }
-      : { kind: "gone", why: result, epoch: info.epoch, first: info.firstSequence, head: info.lastSequence };
+  admitSequence(sequence: number, epoch?: string): Promise<Admission> {
+    return this.#admission.admitSequence(sequence, epoch);
   }
 
   /** Tells all clients to go elsewhere and refuses new subscriptions. */
   drain(): void {
     this.#draining = true;
     for (const session of [...this.sessions]) session.drain();
-  }
-
-  async #freshInfo(): Promise<LogInfo> {
-    const info = await this.#fresh.get();
-    // Another log under the same name is the follower's to find: it ends the subscriptions of this one.
-    if (info.epoch === this.#info.epoch) this.#info = info;
-    return info;
   }
 
   #onBatch(commits: readonly RunCommit[]): void {
@@ -299,27 +208,19 @@ export class StreamHub {
   }
 
   #logChanged(): void {
+    this.#reads.end();
     this.seam.tailLost();
     const error = new MillraceError(
       "log_recreated",
-      `The event log was made anew (or lost its tail) under this server; it knew epoch ${this.#info.epoch} up to ${this.seam.head}. ` +
+      `The event log was made anew (or lost its tail) under this server; it knew epoch ${this.epoch} up to ${this.seam.head}. ` +
         "All subscriptions are ended; start the server again.",
     );
     this.logger.error({ err: error, code: error.code }, error.message);
     const told = (info: LogInfo | null) => {
-      const all = [...this.seam.subscriptions()];
-      const now = Date.now();
-      this.seam.reset(info?.lastSequence ?? 0);
-      for (const [n, subscription] of all.entries()) {
-        // It may not read on from another log while it waits for its turn.
-        subscription.reading = true;
-        const at = now + (this.settings.goneSpreadMs * n) / all.length;
-        const { firstSequence = 0, epoch = "" } = info ?? {};
-        this.#doomed.push({ at, tell: () => this.seam.gone(subscription, "epoch", epoch, firstSequence) });
-      }
+      this.#gone.begin(info, Date.now(), this.settings.goneSpreadMs);
       this.#options.onLogChanged(error);
     };
-    this.#fresh.get().then(told, (cause: unknown) => {
+    this.#known.ask().then(told, (cause: unknown) => {
       this.logger.warn({ err: cause }, "The new log could not be asked");
       told(null);
     });
@@ -338,19 +239,19 @@ export class StreamHub {
         this.#orNull(p, () => this.#encoder.frames(topic, p, entries, began)),
       encodePage: (subscription, page, room) => {
         try {
-          const end = performance.now() + readSliceMs;
+          const end = performance.now() + turnSliceMs;
           return this.#encoder.page(subscription, page, room, () => performance.now() > end);
         } catch (error) {
           // What it carries may be ahead of what was sent now.
           this.#encoder.putDown(subscription);
-          this.#readFailed(subscription.pos, error);
+          this.#reads.failed(subscription.pos, error);
           return null;
         }
       },
       encodeBookmark: (topic, p, s) => (topic.shape === "update" ? null : encodeBookmark(topic.f, p, s)),
-      requestPage: (subscription) => this.#queue.add(subscription, () => this.#read(subscription)),
-      awaitState: (subscription) => this.#awaitState(subscription),
-      pumpLater: (subscription) => this.#queue.add(subscription, () => this.seam.pump(subscription)),
+      requestPage: (subscription) => this.#reads.request(subscription),
+      awaitState: (subscription) => this.#reads.awaitState(subscription),
+      pumpLater: (subscription) => this.#reads.pumpLater(subscription),
       attributesAround: (commit) => this.#orNull(commit.sequence, () => this.#attributes.around(commit)),
       statusAround: (commit) => this.#orNull(commit.sequence, () => this.#statuses.around(commit)),
       closedAsOf: (workflowId, sequence) => {
@@ -380,76 +281,9 @@ export class StreamHub {
     try {
       return read();
     } catch (error) {
-      this.#readFailed(position, error);
+      this.#reads.failed(position, error);
       return null;
     }
-  }
-
-  #read(subscription: Subscription): void {
-    if (subscription.mode !== "catchup" || this.changed) return;
-    const { pos, topic } = subscription;
-    try {
-      const key = `${pos} ${canonicalFilter(topic.filter)}`;
-      const page = this.#pages.get(key) ?? this.#readPage(topic.filter, pos);
-      this.#pages.set(key, page);
-      if (page.upTo > pos) this.seam.onPage(subscription, page, this.#info.firstSequence, this.#info.epoch);
-      else
-        this.#wait.until(subscription, pos + 1, () =>
-          this.#queue.add(subscription, () => this.#read(subscription)),
-        );
-    } catch (error) {
-      this.#readFailed(subscription.pos, error);
-      this.#failed.add(subscription);
-    }
-  }
-
-  #readPage(filter: Filter, after: number): CommitPage {
-    const checkpoint = this.projection.checkpoint();
-    if (checkpoint.sequence > 0 && checkpoint.streamCreated !== this.#info.created) {
-      throw new MillraceError(
-        "checkpoint_mismatch",
-        `The projection is of another log (created ${checkpoint.streamCreated}, expected ${this.#info.created}).`,
-      );
-    }
-    this.metrics.catchupReads.inc({ source: "projection" });
-    const { pageCommitsMax, pageBytesMax } = this.settings;
-    const { commits, upTo } = this.projection.commits(filter, after, pageCommitsMax, pageBytesMax);
-    const decoded: RunCommit[] = [];
-    for (const { sequence, workflowId, type, at, condition, body, attributes } of commits) {
-      try {
-        const commit: RunCommit = {
-          sequence,
-          workflowId,
-          type,
-          at,
-          condition,
-          events: decodeCommit(body, sequence),
-          bytes: body.length,
-        };
-        if (attributes !== undefined) this.#attributes.note(commit, attributes);
-        decoded.push(commit);
-      } catch (error) {
-        this.metrics.undecodable.inc();
-        this.logger.error(
-          { err: error, sequence, workflowId },
-          "Commit cannot be read: no subscriber gets it",
-        );
-      }
-    }
-    return { commits: decoded, upTo };
-  }
-
-  #readFailed(position: number, error: unknown): void {
-    // The first one of a round speaks for all that fail with it.
-    if (this.#failed.size > 0) return;
-    this.logger.error({ err: error, position }, "A read of the projection failed, it is tried again");
-  }
-
-  #awaitState(subscription: Subscription): void {
-    const { ring } = this.seam;
-    const wanted = Math.min(Math.max(subscription.pos, 1), ring.from - 1);
-    if (this.projection.checkpoint().sequence >= wanted) this.#failed.add(subscription);
-    else this.#wait.until(subscription, wanted, () => this.seam.onReady(subscription));
   }
 
   #tick(now: number): void {
@@ -470,80 +304,8 @@ export class StreamHub {
       }
       session.tick(now);
     }
-    this.#bufferedBytes = sum;
-    if (this.overloaded) this.#relieve(sum);
-    if (this.#doomed.length > 0) {
-      const due = this.#doomed.filter(({ at }) => at <= now);
-      this.#doomed = this.#doomed.filter(({ at }) => at > now);
-      for (const { tell } of due) tell();
-    }
-    if (this.#failed.size > 0 && this.#ticks % Math.ceil(1_000 / this.settings.tickMs) === 0) {
-      const again = [...this.#failed];
-      this.#failed.clear();
-      for (const subscription of again) this.seam.onReady(subscription);
-    }
+    this.#budget.check(sum);
+    this.#gone.tick(now);
+    if (this.#ticks % Math.ceil(1_000 / this.settings.tickMs) === 0) this.#reads.retry();
   }
-
-  /** The largest first, until those that stay live hold less than the budget. */
-  #relieve(sum: number): void {
-    const bySize = [...this.sessions].sort(
-      (a, b) => b.connection.bufferedBytes() - a.connection.bufferedBytes(),
-    );
-    let left = sum;
-    for (const { connection, outlet } of bySize) {
-      if (left <= this.settings.bufferedBytesMax) return;
-      left -= connection.bufferedBytes();
-      for (const subscription of [...this.seam.subscriptionsOf(outlet)])
-        this.seam.demote(subscription, "slow");
-    }
-  }
-
-  #readings(): Readings {
-    const connections = { "millrace.v1": 0, updates: 0 };
-    let sum = 0;
-    let max = 0;
-    for (const { kind, connection } of this.sessions) {
-      connections[kind]++;
-      const buffered = connection.bufferedBytes();
-      sum += buffered;
-      max = Math.max(max, buffered);
-    }
-    const subscriptions = { live: 0, catchup: 0 };
-    const { ring, head } = this.seam;
-    let catchupLag = 0;
-    for (const { mode, pos } of this.seam.subscriptions()) {
-      if (mode !== "ended") subscriptions[mode]++;
-      if (mode === "catchup") catchupLag = Math.max(catchupLag, head - pos);
-    }
-    const checkpoint = this.projection.checkpoint().sequence;
-    const unprojectedAt = ring.oldestBeyond(checkpoint);
-    return {
-      connections,
-      subscriptions,
-      bufferedBytes: { sum, max },
-      catchupLag,
-      ring: {
-        commits: ring.count,
-        bytes: ring.bytes,
-        spanSeconds: secondsSince(ring.oldestAt),
-        pages: ring.pages,
-      },
-      tailLag: Math.max(0, this.#info.lastSequence - head),
-      projectorLag: Math.max(0, head - checkpoint),
-      projectorLagSeconds: secondsSince(unprojectedAt),
-      following: this.following,
-      foldedStates: this.#folds.count,
-    };
-  }
-}
-
-function secondsSince(at: number | null): number {
-  return at === null ? 0 : Math.max(0, Date.now() - at) / 1_000;
-}
-
-function verdict(info: LogInfo, sequence: number, epoch: string | undefined): GoneReason | null {
-  if (epoch !== undefined && epoch !== info.epoch) return "epoch";
-  if (sequence > info.lastSequence) return "future";
-  if (sequence + 1 < info.firstSequence) return "expired";
-  return null;
 }

@@ -24,7 +24,8 @@ import {
 import * as v from "valibot";
 import type { Connection } from "./connection.ts";
 import type { Outlet, Payload, Subscription } from "./core/subscription.ts";
-import type { Session, StreamHub } from "./stream-hub.ts";
+import type { Session } from "./session.ts";
+import type { StreamHub } from "./stream-hub.ts";
 
 interface Entry {
   readonly i: number;

@@ -9,7 +9,8 @@ import { closeCodes, isMillraceError, type ServerFrame } from "@millrace/schemas
 import type { Connection } from "./connection.ts";
 import { encodeUpdate } from "./core/encode.ts";
 import type { Outlet, Payload } from "./core/subscription.ts";
-import type { Session, StreamHub } from "./stream-hub.ts";
+import type { Session } from "./session.ts";
+import type { StreamHub } from "./stream-hub.ts";
 
 export class UpdatesSession implements Session, Outlet {
   readonly kind = "updates";
