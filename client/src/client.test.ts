@@ -1,4 +1,4 @@
-import { closeCodes, type ServerFrame, type WorkflowRow } from "@millrace/schemas";
+import { closeCodes, initialRunState, toRow, type ServerFrame, type WorkflowRow } from "@millrace/schemas";
 import { afterEach, expect, test } from "vitest";
 import { WebSocket } from "ws";
 import {
@@ -255,6 +255,48 @@ test("I3: a heartbeat whose last match is past the cursor is a gap, one that is 
   connection.send(ev(again.i, 40, 60, [55]));
   expect((await take(1, watch)).map((item) => item.sequence)).toEqual([55]);
   expect(client.stats.gaps).toBe(1);
+});
+
+test("I3: when the server waits for an ack of what never came, that is a gap", async () => {
+  const { client, server } = await start();
+  const watch = client.watch({}, { from: "9f3a.10" });
+  const connection = await greeted(server);
+  const sub = await connection.accept({ mode: "live" });
+  connection.send({ t: "behind", i: sub.i, s: 12, head: 20, why: "window" });
+  connection.send({ t: "hb", s: 20, l: [], w: [[sub.i, 10]] }, { t: "hb", s: 20, l: [], w: [[sub.i, 12]] });
+  expect(await connection.expect("report")).toMatchObject({ breaks: 1 });
+  await connection.expect("unsub");
+  const again = await connection.accept();
+  expect(again.from).toBe("9f3a.10");
+  connection.send(ev(again.i, 10, 12, [12]));
+  expect((await take(1, watch)).map((item) => item.sequence)).toEqual([12]);
+  expect(client.stats.gaps).toBe(1);
+});
+
+test("the row of a state item is whole although the entry says only what changed", async () => {
+  const { client, server } = await start();
+  const watch = client.watch({}, { from: "snapshot", shape: "both" });
+  const connection = await greeted(server);
+  const sub = await connection.accept({ mode: "snapshot" });
+  const row = { ...toRow(initialRunState("a", "order")), sequence: 9, message: "nine" };
+  const changed = (sequence: number, fields: object) =>
+    [sequence, "state", "a", "2026-01-31T10:00:00.000Z", { id: "a", sequence, ...fields }] as never;
+  connection.send(
+    { t: "snap", i: sub.i, rows: [row], more: false },
+    { t: "snapend", i: sub.i, e: "9f3a", s: 10 },
+    {
+      t: "ev",
+      f: sub.i,
+      p: 10,
+      s: 12,
+      d: [changed(11, { currentStep: 1 }), changed(12, { message: "twelve" })],
+    },
+  );
+  const rows = await take(3, watch);
+  expect(rows.flatMap((item) => (item.kind === "state" ? [item.row] : []))).toEqual([
+    { ...row, sequence: 11, currentStep: 1 },
+    { ...row, sequence: 12, currentStep: 1, message: "twelve" },
+  ]);
 });
 
 test.each(["live", "end"] as const)("I3: %s beyond the cursor is a gap", async (t) => {

@@ -336,6 +336,8 @@ export class StreamConnection implements StreamLink {
         for (const [filterId, subscription] of [...this.#byFilter]) {
           subscription.step({ type: "heartbeat", s: frame.s, last: last.get(filterId) });
         }
+        for (const [filterId, sent] of frame.w ?? [])
+          this.#byFilter.get(filterId)?.step({ type: "awaited", sent });
         return;
       }
       case "err":

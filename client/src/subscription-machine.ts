@@ -79,6 +79,8 @@ export type SubscriptionEvent =
   | { readonly type: "behind"; readonly why: BehindReason }
   /** `last`: the last sequence that matches; `undefined` when the server did not say. */
   | { readonly type: "heartbeat"; readonly s: number; readonly last: number | undefined }
+  /** The server waits for an acknowledgement of what it sent up to here. */
+  | { readonly type: "awaited"; readonly sent: number }
   | { readonly type: "end"; readonly s: number }
   | ({ readonly type: "gone" } & GoneNotice)
   | {
@@ -254,6 +256,13 @@ function beat(state: StateAt<"live">, event: EventOf<"heartbeat">): Subscription
   return next === mark ? step(state) : step({ ...state, mark: next }, ...effects);
 }
 
+/** Who missed a frame has nothing to acknowledge: without this both would wait for each other. */
+function awaited(state: StateAt<"catching-up">, event: EventOf<"awaited">): SubscriptionStep {
+  const { position } = state.mark;
+  if (position === null || event.sent <= position.sequence) return step(state);
+  return breakChain(state.mark, position, event.sent);
+}
+
 function complete(state: StateAt<"catching-up"> | StateAt<"live">, event: EventOf<"end">): SubscriptionStep {
   const { mark } = state;
   if (mark.position !== null && event.s > mark.position.sequence) {
@@ -321,6 +330,7 @@ const table: { readonly [E in EventName]: { readonly [S in At]: Cell<S, E> } } =
   live:      { detached: stay,   waiting: stay,   asked: stay,   snapshot: stay,        "catching-up": goLive,     live: goLive,     paused: stay,        ended: stay },
   behind:    { detached: stay,   waiting: stay,   asked: stay,   snapshot: stay,        "catching-up": fallBehind, live: fallBehind, paused: stay,        ended: stay },
   heartbeat: { detached: stay,   waiting: stay,   asked: stay,   snapshot: stay,        "catching-up": stay,       live: beat,       paused: stay,        ended: stay },
+  awaited:   { detached: stay,   waiting: stay,   asked: stay,   snapshot: stay,        "catching-up": awaited,    live: stay,       paused: stay,        ended: stay },
   end:       { detached: stay,   waiting: stay,   asked: stay,   snapshot: stay,        "catching-up": complete,   live: complete,   paused: stay,        ended: stay },
   gone:      { detached: stay,   waiting: stay,   asked: lose,   snapshot: lose,        "catching-up": lose,       live: lose,       paused: stay,        ended: stay },
   refused:   { detached: stay,   waiting: stay,   asked: refuse, snapshot: refuse,      "catching-up": refuse,     live: refuse,     paused: stay,        ended: stay },

@@ -251,14 +251,17 @@ export class StreamSession implements Session, Outlet {
     const entry = this.#entryOf("Ack for", i);
     if (entry === null) return;
     const { subscription } = entry;
-    if (subscription !== null && this.#hub.seam.acknowledge(subscription, sequence)) return;
-    const sent = subscription === null ? "nothing" : `everything up to ${subscription.pos}`;
+    let why = "nothing was sent yet";
+    if (subscription !== null) {
+      if (subscription.window === null) why = "it has no window";
+      else if (this.#hub.seam.acknowledge(subscription, sequence)) return;
+      else why = `only everything up to ${subscription.pos} was sent`;
+    }
     this.#refuse(
       i,
       new MillraceError(
         "invalid_request",
-        `Ack for ${i} refused: it says that ${sequence} was handled, and ${sent} was sent. The subscription goes on; ` +
-          "acknowledge sequences of entries, or the s of a frame.",
+        `Ack of ${sequence} for ${i} refused: ${why}. The subscription goes on. Acknowledge the s of frames, and only with a window.`,
         { details: { sequence, sent: subscription?.pos ?? null } },
       ),
     );

@@ -12,9 +12,9 @@ export const brokenSeams: readonly Mutant[] = [
   [
     "no skip of what a page ran ahead",
     ["if (pos >= last) continue;", ""],
-    ["entries.filter(({ commit }) => commit.sequence > pos)", "entries"],
+    ["entries.filter(({ commit }) => commit.sequence > pos)", "entries.slice()"],
   ],
-  ["no chain of its own in mid-batch", ["pos < first", "pos < Infinity"]],
+  ["no chain of its own in mid-batch", ["pos < first ? entries", "pos < Infinity ? entries"]],
   [
     "live after a read",
     [
@@ -22,13 +22,13 @@ export const brokenSeams: readonly Mutant[] = [
       "if (page.upTo > subscription.pos && !this.#sendPage(subscription, page)) return;\n    this.#goLive(subscription);",
     ],
   ],
-  ["a demotion that claims the head", ["n === frames.length - 1 ? this.head : frame.s", "this.head"]],
+  ["a demotion that claims the head", ["n === frames.length - 1 ? upTo : frame.s", "this.head"]],
   ["frames that cannot be encoded are dropped", ['this.#demote(subscription, "tail", before);', "continue;"]],
   [
     "a state that cannot be had is dropped",
     ["if (entries === null) this.#demoteAll(topic, before);", "if (entries === null) continue;"],
   ],
-  ["drop when slow", ["this.#demote(subscription, why, n === frames.length - 1 ? this.head : frame.s);", ""]],
+  ["drop when slow", ["this.#demote(subscription, why, n === frames.length - 1 ? upTo : frame.s);", ""]],
   [
     "lastMatch begins beyond the head",
     ["topic.lastMatch = this.head;\n", "topic.lastMatch = this.head + 1;\n"],
@@ -67,7 +67,7 @@ export const brokenSeams: readonly Mutant[] = [
     ['subscription.mode !== "catchup" || subscription.reading', 'subscription.mode !== "catchup"'],
   ],
   // Windows.
-  ["an acknowledgement that frees nothing", ["    window.acknowledge(sequence);\n", ""]],
+  ["an acknowledgement that frees nothing", ["    subscription.window?.acknowledge(sequence);\n", ""]],
   ["an acknowledgement of what was never sent", ["if (sequence > subscription.pos) return false;", ""]],
   [
     "a window that is one too large",
@@ -85,13 +85,10 @@ export const brokenSeams: readonly Mutant[] = [
     "pages that no window counts",
     ["      window?.sent(frame.marks);\n      subscription.lastS", "      subscription.lastS"],
   ],
-  ["a live frame for which there is no room", ["window !== null && frame.count > window.room", "false"]],
+  ["a live frame for which there is no room", ["left <= 0 && n < part.length - 1", "false"]],
   ["a page longer than the window", ["window?.room ?? Infinity", "Infinity"]],
   ["pages into a full window", ["if (subscription.window?.full === true) return;", ""]],
-  [
-    "a demotion by window that skips the frame",
-    ['this.#demote(subscription, "window", before);', 'this.#demote(subscription, "window", this.head);'],
-  ],
+  ["a demotion by window that skips what had no room", ["upTo === last ? this.head : upTo", "this.head"]],
   // Batches.
   [
     "a batch that is dropped at a demotion",

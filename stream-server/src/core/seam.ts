@@ -233,18 +233,14 @@ export class Seam {
     for (const subscription of topic.live) {
       const { pos, lastS, began } = subscription;
       if (pos >= last) continue;
-      // A page had run ahead of the tail into the middle of this batch: a chain of its own from there.
+      const part = partFor(subscription, entries, first);
       const frames =
-        pos < first
+        part === entries
           ? variants.of(subscription)
-          : this.#port.encodeEntries(
-              topic,
-              lastS,
-              entries.filter(({ commit }) => commit.sequence > pos),
-              began,
-            );
+          : this.#port.encodeEntries(topic, pos < first ? p : lastS, part, began);
+      const upTo = part.at(-1)?.commit.sequence ?? before;
       if (frames === null) this.#demote(subscription, "tail", before);
-      else sent += this.#deliver(subscription, frames, before);
+      else sent += this.#deliver(subscription, frames, upTo === last ? this.head : upTo);
     }
     topic.lastMatch = last;
     this.#port.onBroadcast?.(sent, entries);
@@ -256,16 +252,10 @@ export class Seam {
     for (const subscription of topic.live) this.#demote(subscription, "tail", sentUpTo);
   }
 
-  /** How many frames went out. */
-  #deliver(subscription: Subscription, frames: readonly EncodedFrame[], before: number): number {
+  /** How many frames went out. `upTo`: everything that matches up to there was sent with the last one. */
+  #deliver(subscription: Subscription, frames: readonly EncodedFrame[], upTo: number): number {
     const { outlet, window } = subscription;
     for (const [n, frame] of frames.entries()) {
-      if (window !== null && frame.count > window.room) {
-        // As much of it as there is room for is sent as a page.
-        this.#demote(subscription, "window", before);
-        this.#port.pumpLater(subscription);
-        return n;
-      }
       for (const payload of frame.payloads) outlet.send(payload);
       // Sending may find the connection broken and end the subscription.
       if (subscription.mode !== "live") return n;
@@ -273,7 +263,7 @@ export class Seam {
       window?.sent(frame.marks);
       const why = this.#full(subscription);
       if (why === null) continue;
-      this.#demote(subscription, why, n === frames.length - 1 ? this.head : frame.s);
+      this.#demote(subscription, why, n === frames.length - 1 ? upTo : frame.s);
       return n + 1;
     }
     return frames.length;
@@ -291,9 +281,7 @@ export class Seam {
    */
   acknowledge(subscription: Subscription, sequence: number): boolean {
     if (sequence > subscription.pos) return false;
-    const { window } = subscription;
-    if (window === null) return true;
-    window.acknowledge(sequence);
+    subscription.window?.acknowledge(sequence);
     this.pump(subscription);
     return true;
   }
@@ -527,4 +515,18 @@ export class Seam {
     }
     return { t: "hb", s: this.head, l: live, ...(waiting.length === 0 ? {} : { w: waiting }) };
   }
+}
+
+/** What a live subscription gets of a broadcast: all of it, but for where a page had run ahead and what has no room. */
+function partFor(subscription: Subscription, entries: readonly Entry[], first: number): readonly Entry[] {
+  const { pos, window } = subscription;
+  // A page had run ahead of the tail into the middle of this batch: a chain of its own from there.
+  const part = pos < first ? entries : entries.filter(({ commit }) => commit.sequence > pos);
+  if (window === null) return part;
+  let left = window.room;
+  for (const [n, { count }] of part.entries()) {
+    left -= count;
+    if (left <= 0 && n < part.length - 1) return part.slice(0, n + 1);
+  }
+  return part;
 }
