@@ -278,11 +278,11 @@ test("the row of a state item is whole although the entry says only what changed
   const watch = client.watch({}, { from: "snapshot", shape: "both" });
   const connection = await greeted(server);
   const sub = await connection.accept({ mode: "snapshot" });
-  const row = { ...toRow(initialRunState("a", "order")), sequence: 9, message: "nine" };
+  const whole = { ...toRow(initialRunState("a", "order")), sequence: 9, message: "nine" };
   const changed = (sequence: number, fields: object) =>
     [sequence, "state", "a", "2026-01-31T10:00:00.000Z", { id: "a", sequence, ...fields }] as never;
   connection.send(
-    { t: "snap", i: sub.i, rows: [row], more: false },
+    { t: "snap", i: sub.i, rows: [whole], more: false },
     { t: "snapend", i: sub.i, e: "9f3a", s: 10 },
     {
       t: "ev",
@@ -294,8 +294,8 @@ test("the row of a state item is whole although the entry says only what changed
   );
   const rows = await take(3, watch);
   expect(rows.flatMap((item) => (item.kind === "state" ? [item.row] : []))).toEqual([
-    { ...row, sequence: 11, currentStep: 1 },
-    { ...row, sequence: 12, currentStep: 1, message: "twelve" },
+    { ...whole, sequence: 11, currentStep: 1 },
+    { ...whole, sequence: 12, currentStep: 1, message: "twelve" },
   ]);
 });
 
