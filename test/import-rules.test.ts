@@ -36,9 +36,12 @@ const purePath = /^schemas\/src\/|^[a-z-]+\/src\/(?:[a-z-]+\/)*core\//;
 const pureFiles = new Set([
   "client/src/backoff.ts",
   "client/src/connection-machine.ts",
+  "client/src/http/event-stream-parser.ts",
+  "client/src/http/judge-refusal.ts",
   "client/src/items.ts",
   "client/src/server-frame.ts",
   "client/src/subscription-machine.ts",
+  "client/src/transport-choice.ts",
   "event-log/src/encode-append.ts",
   "event-log/src/log-commit.ts",
   "event-log/src/queue-rate.ts",

@@ -1,13 +1,18 @@
 import type { Filter } from "@millrace/schemas";
 import { describe, expect, test } from "vitest";
-import { createClient, type Client, type EventItem, type Watch } from "./index.ts";
+// The code that a client loads when it needs it is here already: loading takes more than a turn.
+import "./http/http-transport.ts";
+import { createClient, type Client, type EventItem, type TransportKind, type Watch } from "./index.ts";
 import { ManualTimer } from "./testing/manual-timer.ts";
+import { modelFetch } from "./testing/model-http.ts";
 import { ModelServer, type FrameFaults } from "./testing/model-server.ts";
 import { SeededRandom } from "./testing/seeded-random.ts";
 
 const schedules = 150;
 const firstSeed = Number(process.env["MILLRACE_SEED"] ?? 1);
 const seeds = Array.from({ length: schedules }, (_unused, index) => firstSeed + index);
+
+const none: FrameFaults = { lose: 0, repeat: 0 };
 
 /** Promise reactions of the client have run when this resolves. */
 const settle = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
@@ -72,13 +77,15 @@ class Consumer {
   }
 }
 
-async function simulate(seed: number, faults: FrameFaults) {
+async function simulate(seed: number, faults: FrameFaults, transport: TransportKind = "websocket") {
   const random = new SeededRandom(seed);
   const time = new ManualTimer();
   const server = new ModelServer(random);
   const client = createClient({
     url: "ws://model",
     WebSocket: server.WebSocket,
+    fetch: modelFetch(server, random),
+    transports: [transport],
     now: () => time.now,
     random: () => random.next(),
     timer: time.timer,
@@ -162,6 +169,40 @@ describe("a client against a model server", () => {
     // Schedules without cuts and crashes would prove nothing.
     for (const [what, count] of Object.entries(sums)) expect(count, what).toBeGreaterThan(schedules);
   }, 60_000);
+
+  test.each(["sse", "poll"] as const)(
+    "the same over %s, in pieces cut anywhere",
+    async (transport) => {
+      const sums = { cuts: 0, crashes: 0, reconnects: 0, received: 0 };
+      for (const seed of seeds.slice(0, 60)) {
+        const { seen, expected, stats, counts, server } = await simulate(seed, none, transport);
+        const hint = `${transport}, seed ${seed} (MILLRACE_SEED=${seed} repeats it)`;
+        expect(seen, hint).toEqual(expected);
+        expect(server.violations, hint).toEqual([]);
+        expect(stats, hint).toMatchObject({ gaps: 0, duplicates: 0 });
+        sums.cuts += counts.cuts;
+        sums.crashes += counts.crashes;
+        sums.reconnects += stats.reconnects;
+        sums.received += stats.received;
+      }
+      for (const [what, count] of Object.entries(sums)) expect(count, what).toBeGreaterThan(60);
+    },
+    60_000,
+  );
+
+  test.each(["sse", "poll"] as const)(
+    "frames lost over %s are noticed and come again",
+    async (transport) => {
+      let gaps = 0;
+      for (const seed of seeds.slice(0, 40)) {
+        const { seen, expected, stats } = await simulate(seed, { lose: 0.08, repeat: 0.08 }, transport);
+        expect(seen, `${transport}, seed ${seed} (MILLRACE_SEED=${seed} repeats it)`).toEqual(expected);
+        gaps += stats.gaps;
+      }
+      expect(gaps).toBeGreaterThan(8);
+    },
+    60_000,
+  );
 
   test("lost and repeated frames: counted, reported, and still exactly once", async () => {
     const sums = { lost: 0, repeated: 0, gaps: 0, duplicates: 0 };

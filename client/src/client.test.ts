@@ -760,7 +760,9 @@ test("without a WebSocket in the runtime the error says what to pass", () => {
   const present = Object.getOwnPropertyDescriptor(globalThis, "WebSocket");
   Object.defineProperty(globalThis, "WebSocket", { value: undefined, configurable: true });
   try {
-    expect(() => createClient({ url: "ws://127.0.0.1:1" })).toThrowError(/no WebSocket.*ws/s);
+    expect(() => createClient({ url: "ws://127.0.0.1:1", transports: ["websocket"] })).toThrowError(
+      /no WebSocket.*ws/s,
+    );
   } finally {
     if (present === undefined) Reflect.deleteProperty(globalThis, "WebSocket");
     else Object.defineProperty(globalThis, "WebSocket", present);

@@ -63,6 +63,8 @@ export type ConnectionEvent =
   | { readonly type: "unwant" }
   | { readonly type: "opened" }
   | { readonly type: "welcome"; readonly epoch: string; readonly heartbeatMs: number }
+  /** A better transport was welcomed beside the present one and takes its place. */
+  | { readonly type: "switched"; readonly epoch: string; readonly heartbeatMs: number }
   | { readonly type: "heard" }
   | { readonly type: "bye"; readonly code: number; readonly minMs: number; readonly maxMs: number }
   /** The socket closed by itself. `told` is the last connection-wide `err` frame. */
@@ -136,8 +138,8 @@ function greet(state: StateAt<"opening">): ConnectionStep {
 }
 
 function attach(
-  state: StateAt<"greeting">,
-  event: EventOf<"welcome">,
+  state: StateAt<"greeting" | "ready">,
+  event: EventOf<"welcome" | "switched">,
   input: ConnectionInput,
 ): ConnectionStep {
   const { epoch, heartbeatMs } = event;
@@ -152,7 +154,7 @@ function attach(
       heardAt: now,
       quiet: false,
       probeUntil: null,
-      unwantedSince: null,
+      unwantedSince: state.at === "ready" ? state.unwantedSince : null,
     },
     { do: "attached", epoch },
   );
@@ -301,6 +303,7 @@ const table: { readonly [E in EventName]: { readonly [S in At]: Cell<S, E> } } =
   unwant:  { idle: stay,  opening: drop,        greeting: drop,        ready: linger,    backoff: rest,         closed: stay },
   opened:  { idle: stay,  opening: greet,       greeting: stay,        ready: stay,      backoff: stay,         closed: stay },
   welcome: { idle: stay,  opening: stay,        greeting: attach,      ready: stay,      backoff: stay,         closed: stay },
+  switched:{ idle: stay,  opening: stay,        greeting: stay,        ready: attach,    backoff: stay,         closed: stay },
   heard:   { idle: stay,  opening: stay,        greeting: stay,        ready: hear,      backoff: stay,         closed: stay },
   bye:     { idle: stay,  opening: leave,       greeting: leave,       ready: leave,     backoff: stay,         closed: stay },
   lost:    { idle: stay,  opening: lose,        greeting: lose,        ready: lose,      backoff: stay,         closed: stay },

@@ -6,7 +6,9 @@ import { consume, type Subscribed, type SubscribeOptions } from "./subscribe.ts"
 import type { OnGone, Origin } from "./subscription-machine.ts";
 import { Subscription, type ClientStats, type GapNotice, type StreamStatus } from "./subscription.ts";
 import { Watch } from "./watch.ts";
-import { resolveWebSocket, streamUrl, type WebSocketConstructor } from "./web-socket.ts";
+import { openTransport, usableTransports } from "./open-transport.ts";
+import type { TransportKind } from "./transport.ts";
+import { streamUrl, type WebSocketConstructor } from "./web-socket.ts";
 
 export interface ClientOptions {
   /**
@@ -14,8 +16,25 @@ export interface ClientOptions {
    * `/v1/stream`; in a page a relative address will do.
    */
   readonly url: string;
-  /** Default: the global one (browsers, Node 22 and up). On Node 20 pass the one of the `ws` package. */
+  /**
+   * Default: the global one (browsers, Node 22 and up). On Node 20 pass the one of the `ws` package; without one the
+   * client uses HTTP.
+   */
   readonly WebSocket?: WebSocketConstructor;
+  /**
+   * The ways to the stream that may be used, best first; one alone pins it. After two attempts in a row that did not
+   * reach the server the next one is tried, and the first again beside it, 10 s later and then every five minutes.
+   * Default: `["websocket", "sse", "poll"]`. The two over HTTP are loaded only when they are needed.
+   */
+  readonly transports?: readonly TransportKind[];
+  /**
+   * Requests that may be open at a time over `sse` and `poll`, 1 or more. Default 4, since browsers allow six
+   * connections to an origin over HTTP/1.1, for all tabs. Each subscription is a request; what is above the limit
+   * polls in turns, about a second late for each turn. With HTTP/2, or in Node, more will do.
+   */
+  readonly httpRequestsMax?: number;
+  /** For `sse` and `poll`. Default: the global one. */
+  readonly fetch?: typeof globalThis.fetch;
   /** Sent in the first frame, never in the URL. A function is asked on each connection. */
   readonly token?: Token;
   /** Name of this client for the server's log, e.g. `web/1.0`. At most 128 characters. */
@@ -148,6 +167,9 @@ export interface Client {
   /** A copy of the counters. `gaps` is the loss counter: 0 in good order. */
   readonly stats: ClientStats;
 
+  /** By which way the server is heard at present; `null` while it is not. */
+  readonly transport: TransportKind | null;
+
   /** Ends all subscriptions without an error and closes the socket. */
   close(): void;
 }
@@ -196,15 +218,22 @@ function readRules(options: ClientOptions): ConnectionRules {
  * ```
  */
 export function createClient(options: ClientOptions): Client {
-  const connection = new StreamConnection({
-    url: streamUrl(options.url),
-    WebSocket: resolveWebSocket(options.WebSocket),
-    token: options.token,
-    client: options.client,
-    rules: readRules(options),
+  const timing = {
     now: options.now ?? Date.now,
     random: options.random ?? Math.random,
     timer: options.timer ?? defaultTimer,
+  };
+  const rules = readRules(options);
+  const url = streamUrl(options.url);
+  const ways = { ...timing, ...options, url, connectTimeoutMs: rules.connectTimeoutMs };
+  const connection = new StreamConnection({
+    url,
+    transports: usableTransports(options),
+    openTransport: (kind, listener) => openTransport(kind, ways, listener),
+    token: options.token,
+    client: options.client,
+    rules,
+    ...timing,
     logger: options.logger,
   });
 
@@ -236,6 +265,9 @@ export function createClient(options: ClientOptions): Client {
     subscribe: (filter, given) => consume(open(filter, given), given),
     get stats() {
       return { ...connection.stats };
+    },
+    get transport() {
+      return connection.transport;
     },
     close() {
       options.signal?.removeEventListener("abort", close);

@@ -69,6 +69,11 @@ export function parseServerFrame(message: unknown): ServerFrame | "unknown" | "m
   } catch {
     return "malformed";
   }
+  return checkServerFrame(value);
+}
+
+/** The same for a value that was parsed already. */
+export function checkServerFrame(value: unknown): ServerFrame | "unknown" | "malformed" {
   if (!isObject(value) || !isText(value["t"])) return "malformed";
   if (!Object.hasOwn(checks, value["t"])) return "unknown";
   return checks[value["t"] as ServerFrame["t"]](value) ? (value as unknown as ServerFrame) : "malformed";

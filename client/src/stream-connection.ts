@@ -1,20 +1,18 @@
 /**
- * The shell of the connection: one socket for all subscriptions of a client.
+ * The shell of the connection: one way to the server for all subscriptions of a client.
  *
- * Owns: the socket, the timer, wire ids, which frame belongs to which subscription. Does not own: when to connect
- * (`connection-machine.ts`), what a frame means (`subscription-machine.ts`).
+ * Owns: the present transport, a probe for a better one, the timer, the token. Does not own: when to connect
+ * (`connection-machine.ts`), by which transport (`transport-choice.ts`), which frame is whose
+ * (`subscription-wires.ts`), what a frame means (`subscription-machine.ts`).
  *
- * I1 Only the present socket is listened to: what an earlier one still says is ignored.
- * I2 A frame reaches a subscription only between its `subbed` and the end of that wire id; ids are never reused.
- *    Within a connection a filter id (`f`) stands for one subscription, also when two have the same filter.
- * I3 A frame that cannot be read ends the connection, since the chain may be broken by it; all is resumed.
- * I4 One timer, armed for the earliest moment that anything waits for.
+ * I1 Only the present transport is listened to: what an earlier one still says is ignored.
+ * I2 A frame that cannot be read ends the connection, since the chain may be broken by it; all is resumed.
+ * I3 One timer, armed for the earliest moment that anything waits for.
+ * I4 A probe replaces the present transport only after its `welcome`; until then nothing of the present is touched.
  */
 import {
   closeCodes,
-  MillraceError,
   streamProtocolVersion,
-  streamSubprotocol,
   type ClientFrame,
   type ServerFrame,
   type SubscribeFrame,
@@ -28,9 +26,20 @@ import {
   type ConnectionRules,
   type ConnectionState,
 } from "./connection-machine.ts";
-import { parseServerFrame } from "./server-frame.ts";
+import { onPageNudge } from "./page-nudges.ts";
+import { SubscriptionWires } from "./subscription-wires.ts";
 import type { MutableStats, StreamLink, Subscription } from "./subscription.ts";
-import type { WebSocketConstructor, WebSocketLike } from "./web-socket.ts";
+import { refreshToken } from "./token-refresh.ts";
+import {
+  afterAttempt,
+  chosenKind,
+  initialChoice,
+  probeFailed,
+  probeWorked,
+  proven,
+  type TransportChoice,
+} from "./transport-choice.ts";
+import type { ReceivedFrame, Transport, TransportKind, TransportListener } from "./transport.ts";
 
 /** Arms one callback; what it returns disarms it. The default is `setTimeout`. */
 export type Timer = (callback: () => void, delayMs: number) => () => void;
@@ -45,7 +54,9 @@ export type Token = string | (() => string | Promise<string>);
 
 export interface StreamConnectionOptions {
   readonly url: string;
-  readonly WebSocket: WebSocketConstructor;
+  /** Best first; not empty. */
+  readonly transports: readonly TransportKind[];
+  readonly openTransport: (kind: TransportKind, listener: TransportListener) => Transport;
   readonly token: Token | undefined;
   readonly client: string | undefined;
   readonly rules: ConnectionRules;
@@ -55,44 +66,50 @@ export interface StreamConnectionOptions {
   readonly logger: ClientLogger | undefined;
 }
 
-interface Wire {
-  readonly id: number;
-  filterId: number | undefined;
+/** One use of a transport, the present one or a probe. */
+interface Attempt {
+  readonly kind: TransportKind;
+  transport: Transport | undefined;
+  /** The server was heard by it. */
+  heard: boolean;
 }
 
-/** A server that asks for a longer wait is wrong; one that asks for none would be asked in a tight loop. */
-const refusedRetryMinMs = 100;
-const refusedRetryMaxMs = 60_000;
 /** `setTimeout` takes a longer delay for none at all. */
 const timerDelayMaxMs = 2 ** 31 - 1;
-/** Browsers refuse a longer close reason (123 bytes) by throwing. */
-const closeReasonMax = 100;
 
 export class StreamConnection implements StreamLink {
   readonly stats: MutableStats = { gaps: 0, duplicates: 0, reconnects: 0, received: 0 };
   readonly #options: StreamConnectionOptions;
+  readonly #wires: SubscriptionWires;
   #state: ConnectionState = initialConnection;
-  #socket: WebSocketLike | undefined;
-  #socketError = "";
+  #choice: TransportChoice;
+  #present: Attempt | undefined;
+  /** The last attempt reached the server, which says that its transport works. */
+  #worked = false;
+  #probe: (Attempt & { readonly until: number }) | undefined;
   #told: { readonly code: string; readonly msg: string } | null = null;
   #connectedOnce = false;
   readonly #subscriptions = new Set<Subscription>();
-  readonly #wires = new Map<Subscription, Wire>();
-  readonly #byId = new Map<number, Subscription>();
-  readonly #byFilter = new Map<number, Subscription>();
-  #lastId = 0;
   readonly #inbox: ConnectionEvent[] = [];
   #stepping = false;
   #disarm: (() => void) | undefined;
   #armedFor: number | null = null;
   #unlisten: (() => void) | undefined;
+  #stopRefresh: (() => void) | undefined;
 
   constructor(options: StreamConnectionOptions) {
     this.#options = options;
+    this.#choice = initialChoice(options.transports);
+    this.#wires = new SubscriptionWires((frame) => this.#send(frame), options.now);
   }
 
   get closed(): boolean {
     return this.#state.at === "closed";
+  }
+
+  /** The transport over which the server was heard; `null` while there is none. */
+  get transport(): TransportKind | null {
+    return this.#present?.heard === true ? this.#present.kind : null;
   }
 
   add(subscription: Subscription): void {
@@ -109,32 +126,23 @@ export class StreamConnection implements StreamLink {
   }
 
   subscribe(subscription: Subscription, frame: Omit<SubscribeFrame, "t" | "i">): void {
-    this.forget(subscription);
-    this.#lastId += 1;
-    const id = this.#lastId;
-    this.#wires.set(subscription, { id, filterId: undefined });
-    this.#byId.set(id, subscription);
-    this.#send({ t: "sub", i: id, ...frame });
+    this.#wires.subscribe(subscription, frame);
   }
 
   unsubscribe(subscription: Subscription): void {
-    const wire = this.#wires.get(subscription);
-    if (wire === undefined) return;
-    this.forget(subscription);
-    this.#send({ t: "unsub", i: wire.id });
+    this.#wires.unsubscribe(subscription);
   }
 
   forget(subscription: Subscription): void {
-    const wire = this.#wires.get(subscription);
-    if (wire === undefined) return;
-    this.#wires.delete(subscription);
-    this.#byId.delete(wire.id);
-    if (wire.filterId !== undefined) this.#byFilter.delete(wire.filterId);
+    this.#wires.forget(subscription);
   }
 
   report(subscription: Subscription, breaks: number, duplicates: number): void {
-    const wire = this.#wires.get(subscription);
-    if (wire !== undefined) this.#send({ t: "report", i: wire.id, breaks, duplicates });
+    this.#wires.report(subscription, breaks, duplicates);
+  }
+
+  acknowledge(subscription: Subscription, sequence: number): void {
+    this.#wires.acknowledge(subscription, sequence);
   }
 
   reconnect(reason: string): void {
@@ -183,40 +191,43 @@ export class StreamConnection implements StreamLink {
   }
 
   #carryOut(effect: ConnectionEffect): void {
+    const { url, logger } = this.#options;
     switch (effect.do) {
       case "open":
-        this.#open();
+        this.#told = null;
+        this.#worked = false;
+        this.#present = { kind: chosenKind(this.#choice), transport: undefined, heard: false };
+        this.#open(this.#present);
         return;
       case "hello":
-        this.#hello();
+        if (this.#present !== undefined) this.#greet(this.#present);
         return;
       case "ping":
         this.#send({ t: "ping" });
         return;
       case "shut": {
-        const socket = this.#socket;
-        this.#socket = undefined;
-        socket?.close(effect.code, effect.reason.slice(0, closeReasonMax));
+        const transport = this.#present?.transport;
+        this.#leave();
+        transport?.close(effect.code, effect.reason);
         return;
       }
       case "attached":
-        if (this.#connectedOnce) this.stats.reconnects += 1;
-        this.#connectedOnce = true;
-        this.#options.logger?.debug({ url: this.#options.url, epoch: effect.epoch }, "stream connected");
+        logger?.debug({ url, epoch: effect.epoch, transport: this.#present?.kind }, "stream connected");
         for (const subscription of [...this.#subscriptions]) {
           subscription.step({ type: "ready", epoch: effect.epoch });
         }
         return;
-      case "detached":
-        this.#socket = undefined;
-        this.#options.logger?.warn(
-          { url: this.#options.url, reason: effect.reason, retryInMs: effect.retryInMs },
-          "stream connection lost",
-        );
+      case "detached": {
+        const transport = chosenKind(this.#choice);
+        this.#leave();
+        this.#choice = afterAttempt(this.#choice, this.#worked);
+        const { reason, retryInMs } = effect;
+        logger?.warn({ url, transport, reason, retryInMs }, "stream connection lost");
         for (const subscription of [...this.#subscriptions]) subscription.step({ type: "lost" });
         return;
+      }
       case "fail":
-        this.#socket = undefined;
+        this.#leave();
         for (const subscription of [...this.#subscriptions]) {
           subscription.step({ type: "lost" });
           subscription.step({ type: "fail", error: effect.error });
@@ -225,69 +236,55 @@ export class StreamConnection implements StreamLink {
     }
   }
 
-  #open(): void {
-    const { WebSocket, url } = this.#options;
-    this.#told = null;
-    this.#socketError = "";
-    let socket: WebSocketLike;
-    try {
-      socket = new WebSocket(url, streamSubprotocol);
-    } catch (cause) {
-      const error = new MillraceError(
-        "invalid_request",
-        `Opening a WebSocket to ${url} is not possible: ${String(cause)}`,
-        { cause },
-      );
-      this.#inbox.push({ type: "refuse", error });
-      return;
-    }
-    this.#socket = socket;
+  /** The present transport is over. A probe beside it would find nobody to take over from. */
+  #leave(): void {
+    this.#present = undefined;
+    this.#stopRefresh?.();
+    this.#stopRefresh = undefined;
+    this.#probe?.transport?.close(1000, "");
+    this.#probe = undefined;
+  }
+
+  #open(attempt: Attempt): void {
     const whenPresent = (listener: () => void): void => {
-      if (this.#socket === socket) listener();
+      if (this.#present === attempt) listener();
     };
-    socket.addEventListener("open", () => whenPresent(() => this.#opened(socket)));
-    socket.addEventListener("message", ({ data }) => whenPresent(() => this.#take(data)));
-    // The close event follows and decides; only Node's WebSockets say here what went wrong.
-    socket.addEventListener("error", (event) =>
-      whenPresent(() => {
-        if ("message" in event) this.#socketError = String(event.message);
-      }),
-    );
-    socket.addEventListener("close", ({ code, reason }) =>
-      whenPresent(() => {
-        this.#socket = undefined;
-        this.#step({
-          type: "lost",
-          code,
-          reason: reason === "" ? this.#socketError : reason,
-          told: this.#told,
+    attempt.transport = this.#options.openTransport(attempt.kind, {
+      opened: () => {
+        if (this.#probe === attempt) this.#greet(attempt);
+        else whenPresent(() => this.#step({ type: "opened" }));
+      },
+      frame: (frame) => {
+        if (this.#probe === attempt) this.#takeProbed(attempt, frame);
+        else whenPresent(() => this.#take(attempt, frame));
+      },
+      malformed: (shown) =>
+        whenPresent(() => {
+          this.#options.logger?.warn({ frame: shown.slice(0, 200) }, "malformed stream frame");
+          this.#step({ type: "abandon", code: closeCodes.badFrame, reason: "malformed frame" });
+        }),
+      closed: (code, reason) => {
+        if (this.#probe === attempt) this.#endProbe("closed");
+        whenPresent(() => {
+          this.#present = undefined;
+          this.#step({ type: "lost", code, reason, told: this.#told });
         });
-      }),
-    );
+      },
+      failed: (error) => {
+        if (this.#probe === attempt) this.#endProbe("failed");
+        whenPresent(() => this.#step({ type: "refuse", error }));
+      },
+    });
   }
 
-  #opened(socket: WebSocketLike): void {
-    if (socket.protocol === streamSubprotocol) {
-      this.#step({ type: "opened" });
-      return;
-    }
-    const error = new MillraceError(
-      "subprotocol_missing",
-      `${this.#options.url} accepted the WebSocket without the subprotocol ${streamSubprotocol} ` +
-        `(it chose ${JSON.stringify(socket.protocol)}). Is this the address of a Millrace stream (/v1/stream)?`,
-      { details: { expected: streamSubprotocol, actual: socket.protocol } },
-    );
-    this.#step({ type: "refuse", error });
-  }
-
-  #hello(): void {
-    const socket = this.#socket;
+  #greet(attempt: Attempt): void {
     const { token: given, client, logger } = this.#options;
+    const isWanted = (): boolean => this.#present === attempt || this.#probe === attempt;
     const asked = Promise.resolve().then(() => (typeof given === "function" ? given() : given));
     asked.then(
       (token) => {
-        if (this.#socket !== socket) return;
-        this.#send({
+        if (!isWanted()) return;
+        attempt.transport?.send({
           t: "hello",
           v: streamProtocolVersion,
           ...(token === undefined ? {} : { token }),
@@ -297,113 +294,120 @@ export class StreamConnection implements StreamLink {
       (error: unknown) => {
         const reason = `the token function failed: ${String(error)}`;
         logger?.warn({ error }, reason);
-        if (this.#socket === socket) this.#step({ type: "abandon", code: 1000, reason });
+        if (this.#probe === attempt) this.#endProbe(reason);
+        if (this.#present === attempt) {
+          // It says nothing about the transport.
+          this.#worked = true;
+          this.#step({ type: "abandon", code: 1000, reason });
+        }
       },
     );
   }
 
-  #take(data: unknown): void {
-    const frame = parseServerFrame(data);
-    if (frame === "unknown") return;
-    if (frame === "malformed") {
-      const shown = typeof data === "string" ? data.slice(0, 200) : typeof data;
-      this.#options.logger?.warn({ frame: shown }, "malformed stream frame");
-      this.#step({ type: "abandon", code: closeCodes.badFrame, reason: "malformed frame" });
-      return;
-    }
+  #take(attempt: Attempt, frame: ReceivedFrame): void {
+    this.#note(attempt, frame);
     this.#step({ type: "heard" });
     this.#route(frame);
     this.#arm();
   }
 
-  #route(frame: ServerFrame): void {
+  /** Over HTTP `welcome` is our own: the server is heard with the first answer. */
+  #note(attempt: Attempt, frame: ReceivedFrame): void {
+    if (attempt.heard || (frame.t === "welcome" && attempt.kind !== "websocket")) return;
+    this.#worked = true;
+    // What a socket says before its `welcome` is why there will be none.
+    if (attempt.kind === "websocket" && frame.t !== "welcome") return;
+    attempt.heard = true;
+    if (this.#connectedOnce) this.stats.reconnects += 1;
+    this.#connectedOnce = true;
+    this.#choice = proven(this.#choice, this.#options.now());
+  }
+
+  #route(frame: ReceivedFrame): void {
     switch (frame.t) {
       case "welcome":
+        this.#renewToken(frame);
         this.#step({ type: "welcome", epoch: frame.e, heartbeatMs: frame.hb });
         return;
       case "bye":
         this.#step({ type: "bye", code: frame.code, minMs: frame.min, maxMs: frame.max });
         return;
-      case "ev":
-      case "bm": {
-        const { p, s } = frame;
-        const entries = frame.t === "ev" ? frame.d : null;
-        this.#byFilter.get(frame.f)?.step({ type: "chain", p, s, entries });
-        return;
-      }
-      case "hb": {
-        const last = new Map(frame.l);
-        for (const [filterId, subscription] of [...this.#byFilter]) {
-          subscription.step({ type: "heartbeat", s: frame.s, last: last.get(filterId) });
-        }
-        for (const [filterId, sent] of frame.w ?? [])
-          this.#byFilter.get(filterId)?.step({ type: "awaited", sent });
-        return;
-      }
-      case "err":
-        if (frame.i === undefined) {
-          this.#told = frame;
-          this.#options.logger?.warn({ code: frame.code }, frame.msg);
-          return;
-        }
-        this.#refused(frame.i, frame);
-        return;
-      case "subbed":
-        this.#subbed(frame);
-        return;
-      case "snap":
-        this.#byId.get(frame.i)?.step({ type: "rows", rows: frame.rows });
-        return;
-      case "snapend":
-        this.#byId.get(frame.i)?.step({ type: "snapped", epoch: frame.e, s: frame.s });
-        return;
-      case "live":
-        this.#byId.get(frame.i)?.step({ type: "live", s: frame.s });
-        return;
-      case "behind":
-        this.#byId.get(frame.i)?.step({ type: "behind", why: frame.why });
-        return;
-      case "end":
-        this.#byId.get(frame.i)?.step({ type: "end", s: frame.s });
-        return;
-      case "gone": {
-        const { why, e: epoch, first, head } = frame;
-        this.#byId.get(frame.i)?.step({ type: "gone", why, epoch, first, head });
-        return;
-      }
       case "pong":
         return;
+      default: {
+        if (frame.t === "err" && frame.i === undefined) {
+          this.#told = frame;
+          this.#options.logger?.warn({ code: frame.code }, frame.msg);
+        }
+        const wrong = this.#wires.route(frame);
+        if (wrong !== undefined) this.#step({ type: "abandon", code: closeCodes.badFrame, reason: wrong });
+      }
     }
   }
 
-  #subbed(frame: Extract<ServerFrame, { t: "subbed" }>): void {
-    const subscription = this.#byId.get(frame.i);
-    const wire = subscription === undefined ? undefined : this.#wires.get(subscription);
-    if (subscription === undefined || wire === undefined) return;
-    if (this.#byFilter.has(frame.f)) {
-      const reason = `two subscriptions of one connection share the filter id ${frame.f}`;
-      this.#step({ type: "abandon", code: closeCodes.badFrame, reason });
-      return;
-    }
-    wire.filterId = frame.f;
-    this.#byFilter.set(frame.f, subscription);
-    subscription.step({ type: "subbed", mode: frame.mode, s: frame.s });
+  #renewToken({ ttl }: Extract<ServerFrame, { t: "welcome" }>): void {
+    this.#stopRefresh?.();
+    this.#stopRefresh = undefined;
+    if (ttl === undefined) return;
+    const { token, timer, logger } = this.#options;
+    this.#stopRefresh = refreshToken({
+      token,
+      lifetimeMs: ttl * 1_000,
+      timer,
+      send: (fresh) => this.#send({ t: "auth", token: fresh }),
+      failed: (error) => logger?.warn({ error }, "no new token; the present one is used until it expires"),
+    });
   }
 
-  #refused(id: number, frame: Extract<ServerFrame, { t: "err" }>): void {
-    const after = Math.min(Math.max(refusedRetryMinMs, Number(frame.after) || 0), refusedRetryMaxMs);
-    const retryAt = this.#options.now() + after;
-    this.#byId
-      .get(id)
-      ?.step({ type: "refused", code: frame.code, message: frame.msg, retry: frame.retry, retryAt });
+  #startProbe(): void {
+    const kind = this.#options.transports[0];
+    if (kind === undefined) return;
+    const until = this.#options.now() + this.#options.rules.connectTimeoutMs;
+    const probe = { kind, transport: undefined, heard: false, until };
+    this.#probe = probe;
+    this.#open(probe);
+  }
+
+  #takeProbed(probe: Attempt, frame: ReceivedFrame): void {
+    if (frame.t !== "welcome") return;
+    const before = this.#present;
+    this.#probe = undefined;
+    probe.heard = true;
+    this.#present = probe;
+    this.#choice = probeWorked(this.#choice);
+    this.#options.logger?.debug(
+      { url: this.#options.url, transport: probe.kind },
+      "stream transport improved",
+    );
+    before?.transport?.close(1000, "");
+    this.#renewToken(frame);
+    this.#step({ type: "switched", epoch: frame.e, heartbeatMs: frame.hb });
+  }
+
+  #endProbe(reason: string): void {
+    const { now, random, logger } = this.#options;
+    logger?.debug({ reason, transport: this.#probe?.kind }, "stream transport still does not work");
+    const transport = this.#probe?.transport;
+    this.#probe = undefined;
+    this.#choice = probeFailed(this.#choice, now(), random());
+    transport?.close(1000, "");
+    this.#arm();
   }
 
   #send(frame: ClientFrame): void {
-    this.#socket?.send(JSON.stringify(frame));
+    this.#present?.transport?.send(frame);
+  }
+
+  /** When the first transport is to be tried, or the present try is over. */
+  get #probeAt(): number | null {
+    if (this.#state.at !== "ready") return null;
+    return this.#probe?.until ?? this.#choice.probeAt;
   }
 
   #arm(): void {
     let at = wakeAt(this.#state, this.#options.rules);
+    const probeAt = this.#probeAt;
+    if (probeAt !== null && (at === null || probeAt < at)) at = probeAt;
     for (const { wakeAt: wanted } of this.#subscriptions) {
       if (wanted !== null && (at === null || wanted < at)) at = wanted;
     }
@@ -422,28 +426,21 @@ export class StreamConnection implements StreamLink {
     this.#disarm = undefined;
     const now = this.#options.now();
     for (const subscription of [...this.#subscriptions]) subscription.step({ type: "tick", now });
+    const probeAt = this.#probeAt;
+    if (probeAt !== null && now >= probeAt) {
+      if (this.#probe === undefined) this.#startProbe();
+      else this.#endProbe("no welcome in time");
+    }
     this.#step({ type: "tick" });
   }
 
   /** A page that comes back, or a network that does, should not wait for the backoff. */
   #listen(): void {
     const active = this.#state.at !== "idle" && this.#state.at !== "closed";
-    if (!active) {
+    if (active) this.#unlisten ??= onPageNudge(() => this.#step({ type: "nudge" }));
+    else {
       this.#unlisten?.();
       this.#unlisten = undefined;
-      return;
     }
-    if (this.#unlisten !== undefined) return;
-    const page = globalThis as Partial<Pick<Window, "addEventListener" | "removeEventListener" | "document">>;
-    const online = (): void => this.#step({ type: "nudge" });
-    const visible = (): void => {
-      if (page.document?.visibilityState === "visible") this.#step({ type: "nudge" });
-    };
-    page.addEventListener?.("online", online);
-    page.document?.addEventListener("visibilitychange", visible);
-    this.#unlisten = () => {
-      page.removeEventListener?.("online", online);
-      page.document?.removeEventListener("visibilitychange", visible);
-    };
   }
 }

@@ -65,7 +65,13 @@ export type SubscriptionState =
 export type SubscriptionEvent =
   | { readonly type: "ready"; readonly epoch: string }
   | { readonly type: "lost" }
-  | { readonly type: "subbed"; readonly mode: SubscriptionMode; readonly s: number }
+  /** `epoch`: where the connection could not know it before. */
+  | {
+      readonly type: "subbed";
+      readonly mode: SubscriptionMode;
+      readonly s: number;
+      readonly epoch?: string | undefined;
+    }
   | { readonly type: "rows"; readonly rows: readonly WorkflowRow[] }
   | { readonly type: "snapped"; readonly epoch: string; readonly s: number }
   /** `entries` is `null` for a bookmark. */
@@ -165,7 +171,7 @@ function detach(state: SubscriptionState): SubscriptionStep {
 function accept(state: StateAt<"asked">, event: EventOf<"subbed">): SubscriptionStep {
   const { mark } = state;
   if (event.mode === "snapshot") return step({ at: "snapshot", mark, held: null, pages: 0 });
-  const position = mark.position ?? { epoch: mark.epoch, sequence: event.s };
+  const position = mark.position ?? { epoch: event.epoch ?? mark.epoch, sequence: event.s };
   const next = mark.position === null ? moved(mark, position) : mark;
   const accepted: SubscriptionState =
     event.mode === "live" ? { at: "live", mark: next } : { at: "catching-up", mark: next, stale: false };

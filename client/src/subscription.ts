@@ -66,6 +66,7 @@ export interface StreamLink {
   unsubscribe(subscription: Subscription): void;
   forget(subscription: Subscription): void;
   report(subscription: Subscription, breaks: number, duplicates: number): void;
+  acknowledge(subscription: Subscription, sequence: number): void;
   reconnect(reason: string): void;
   connectionStatus(): "connecting" | "ready" | "stale" | "offline";
   /** The subscription ended: no more events for it. */

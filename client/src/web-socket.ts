@@ -16,15 +16,9 @@ export interface WebSocketLike {
 
 export type WebSocketConstructor = new (url: string, protocols: string) => WebSocketLike;
 
-/** The given constructor, else the global one; `invalid_request` where there is none (Node 20). */
-export function resolveWebSocket(given: WebSocketConstructor | undefined): WebSocketConstructor {
-  const found = given ?? (globalThis as { readonly WebSocket?: WebSocketConstructor }).WebSocket;
-  if (found !== undefined) return found;
-  throw new MillraceError(
-    "invalid_request",
-    "createClient found no WebSocket: this runtime has no global one (browsers and Node 22 have). " +
-      'Pass one: import { WebSocket } from "ws"; createClient({ url, WebSocket }).',
-  );
+/** The given constructor, else the global one; `undefined` where there is none (Node 20). */
+export function findWebSocket(given: WebSocketConstructor | undefined): WebSocketConstructor | undefined {
+  return given ?? (globalThis as { readonly WebSocket?: WebSocketConstructor }).WebSocket;
 }
 
 /**

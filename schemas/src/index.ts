@@ -121,11 +121,6 @@ export {
 } from "./operator-http.ts";
 export {
   ClientFrame,
-  closeCodes,
-  isFinalClose,
-  streamDefaults,
-  streamProtocolVersion,
-  streamSubprotocol,
   type BehindReason,
   type EventEntry,
   type GoneReason,
@@ -192,6 +187,13 @@ export {
   type TaskNames,
   type TaskPriority,
 } from "./subjects.ts";
+export {
+  closeCodes,
+  isFinalClose,
+  streamDefaults,
+  streamProtocolVersion,
+  streamSubprotocol,
+} from "./stream-constants.ts";
 export {
   type ScheduledRun,
   type ScheduleMemo,

@@ -27,7 +27,7 @@ interface SocketEvent {
 type Listener = (event: SocketEvent) => void;
 
 /** One socket of the model: the frames wait in `outgoing` until the schedule lets one through. */
-class ModelSocket implements WebSocketLike {
+export class ModelSocket implements WebSocketLike {
   readonly protocol = streamSubprotocol;
   readonly outgoing: ServerFrame[] = [];
   readonly subscriptions = new Map<number, ModelSubscription>();
@@ -37,6 +37,8 @@ class ModelSocket implements WebSocketLike {
   /** The client has read `welcome`: before that it may say nothing but `hello`. */
   welcomed = false;
   closed = false;
+  /** One answer, whole or not at all: nothing can be lost within it. */
+  whole = false;
 
   constructor(server: ModelServer) {
     this.#server = server;
@@ -84,15 +86,17 @@ export class ModelServer {
   }
 
   get WebSocket(): WebSocketConstructor {
-    const create = (): ModelSocket => {
-      const socket = new ModelSocket(this);
-      this.#sockets.push(socket);
-      return socket;
-    };
+    const create = (): ModelSocket => this.connect();
     // `new` on a function that returns an object gives that object.
     return function ModelWebSocket() {
       return create();
     } as unknown as WebSocketConstructor;
+  }
+
+  connect(): ModelSocket {
+    const socket = new ModelSocket(this);
+    this.#sockets.push(socket);
+    return socket;
   }
 
   get open(): readonly ModelSocket[] {
@@ -233,7 +237,7 @@ export class ModelServer {
     if (entries.length === 0 && subscription.live) return;
     subscription.sent = s;
     const frame: ServerFrame = entries.length === 0 ? { t: "bm", f, p, s } : { t: "ev", f, p, s, d: entries };
-    if (this.#random.chance(this.faults.lose)) {
+    if (!socket.whole && this.#random.chance(this.faults.lose)) {
       if (entries.length > 0) this.lost += 1;
       return;
     }
