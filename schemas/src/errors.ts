@@ -43,6 +43,7 @@ const codes = {
   subscription_unknown: { retryable: false },
   subscription_exists: { retryable: false },
   subscription_limit: { retryable: false },
+  unauthenticated: { retryable: false },
   forbidden: { retryable: false },
   // Somebody was faster, or nobody answers: try again.
   conflict: { retryable: true },

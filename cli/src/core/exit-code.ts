@@ -56,6 +56,7 @@ const byErrorCode: Readonly<Record<ErrorCode, ExitCode>> = {
   hello_missing: refused,
   subscription_exists: refused,
   subscription_limit: refused,
+  unauthenticated: refused,
   forbidden: refused,
   conflict: refused,
 

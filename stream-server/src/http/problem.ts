@@ -40,6 +40,7 @@ export const statusOf: Readonly<Record<ErrorCode, number>> = {
   subscription_unknown: 404,
   subscription_exists: 409,
   subscription_limit: 429,
+  unauthenticated: 401,
   forbidden: 403,
   conflict: 409,
   append_in_doubt: 503,
