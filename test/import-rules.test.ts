@@ -140,6 +140,8 @@ describe("import rules", () => {
     expect(
       offences((file) => {
         if (file.isTest || (file.folder !== "client" && file.folder !== "schemas")) return [];
+        // A door of its own, which a page does not open.
+        if (file.path === "client/src/stores/file-store.ts") return [];
         return file.imports
           .filter(({ specifier }) => specifier.startsWith("node:"))
           .map(({ specifier }) => specifier);

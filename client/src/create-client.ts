@@ -1,5 +1,13 @@
-import { parseCursor, type Cursor, type Filter, type StreamShape } from "@millrace/schemas";
+import {
+  MillraceError,
+  parseCursor,
+  type Cursor,
+  type Filter,
+  type StreamBatch,
+  type StreamShape,
+} from "@millrace/schemas";
 import type { ConnectionRules } from "./connection-machine.ts";
+import type { CursorStore } from "./stores/cursor-store.ts";
 import type { EventItem, RestartItem, SnapshotItem, StateItem } from "./items.ts";
 import { StreamConnection, type ClientLogger, type Timer, type Token } from "./stream-connection.ts";
 import { consume, type Subscribed, type SubscribeOptions } from "./subscribe.ts";
@@ -97,6 +105,25 @@ export interface WatchOptions<
   readonly bufferedItemsMax?: number;
   /** Rows of a snapshot kept for a slow consumer; more end the subscription with `limit_exceeded`. Default 100,000. */
   readonly snapshotRowsMax?: number;
+  /**
+   * Entries that the server may send beyond what was handled, 1 to 100,000: then it waits for the client, which
+   * acknowledges after handling, at half a window. Default: none; a slow consumer is then bounded by
+   * `bufferedItemsMax`.
+   */
+  readonly window?: number;
+  /** The server holds live entries until `max` (1 to 1,000) are there or `ms` (1 to 1,000) have passed. */
+  readonly batch?: StreamBatch;
+  /** The projection must have this sequence first: the `sequence` that a write answered, to see that write. */
+  readonly min?: number;
+  /**
+   * Where the cursor is kept, under `key`: read before the subscription begins (`from` counts only if there is
+   * none), and written after the handler has resolved. So each item is handled at least once, and exactly once when
+   * the handler is idempotent or writes its effect and the cursor in one transaction. Writes are coalesced. A store
+   * that fails ends the subscription with `unavailable`.
+   */
+  readonly store?: CursorStore;
+  /** Required with `store`: one for each subscription. */
+  readonly key?: string;
   /** Called when the status changes. */
   readonly onStatus?: (status: StreamStatus) => void;
   /** Called for each chain break. The missing events are read again, so this is for the log. */
@@ -246,13 +273,48 @@ export function createClient(options: ClientOptions): Client {
       onGone: given.onGone ?? "error",
       bufferedItemsMax: given.bufferedItemsMax ?? 1_024,
       snapshotRowsMax: given.snapshotRowsMax ?? 100_000,
+      window: given.window,
+      batch: given.batch,
+      min: given.min,
       onStatus: given.onStatus,
       onGap: given.onGap,
-      onCursor: given.onCursor,
+      onCursor: (cursor) => {
+        given.onCursor?.(cursor);
+        keep?.(cursor);
+      },
     });
-    // With an aborted signal the caller below ends it, with the reason.
-    if (connection.closed) subscription.step({ type: "close" });
-    else if (given.signal?.aborted !== true) connection.add(subscription);
+    const begin = (): void => {
+      // With an aborted signal the caller below ends it, with the reason.
+      if (connection.closed) subscription.step({ type: "close" });
+      else if (given.signal?.aborted !== true && !subscription.ended) connection.add(subscription);
+    };
+    let keep: ((cursor: string) => void) | undefined;
+    const { store, key } = given;
+    if (store === undefined) begin();
+    else {
+      if (key === undefined) {
+        throw new MillraceError(
+          "invalid_request",
+          "A subscription with a store needs a key of its own: set key.",
+        );
+      }
+      const fail = (message: string, cause: unknown): void => {
+        const error = new MillraceError("unavailable", message, { cause, details: { key } });
+        subscription.step({ type: "fail", error });
+      };
+      import("./stores/keep-cursor.ts").then(
+        ({ keepCursor }) => {
+          keep = keepCursor(store, key, {
+            begin(cursor) {
+              if (cursor !== null) subscription.resumeFrom(parseCursor(cursor));
+              begin();
+            },
+            fail,
+          });
+        },
+        (cause: unknown) => fail(String(cause), cause),
+      );
+    }
     return subscription;
   };
 

@@ -11,6 +11,7 @@ export type { ClientLogger, Timer, Token } from "./stream-connection.ts";
 export type { Subscribed, SubscribeOptions } from "./subscribe.ts";
 export type { OnGone } from "./subscription-machine.ts";
 export type { ClientStats, GapNotice, StreamStatus } from "./subscription.ts";
+export type { CursorStore } from "./stores/cursor-store.ts";
 export type { TransportKind } from "./transport.ts";
 export type { Watch } from "./watch.ts";
 export type { WebSocketConstructor, WebSocketLike } from "./web-socket.ts";

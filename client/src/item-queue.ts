@@ -55,6 +55,11 @@ export class ItemQueue {
     return this.#handled;
   }
 
+  /** Everything up to `position` was handled before: by another life of the consumer. */
+  startAt(position: Cursor): void {
+    this.#handled = position;
+  }
+
   push(placed: PlacedItem): void {
     if (this.#end !== undefined) return;
     // A snapshot that begins anew makes the pages of the one before it worthless.

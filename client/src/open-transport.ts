@@ -31,8 +31,8 @@ export function usableTransports(options: TransportOptions): readonly TransportK
   if (usable.length > 0) return usable;
   throw new MillraceError(
     "invalid_request",
-    `createClient: this runtime has no WebSocket and none of the transports ${wanted.join(", ")}. On Node 20 ` +
-      'pass one: import { WebSocket } from "ws"; createClient({ url, WebSocket }).',
+    `createClient: there is no WebSocket here for ${wanted.join(", ")}. On Node 20 pass the one of "ws": ` +
+      "createClient({ url, WebSocket }).",
     { details: { transports: wanted } },
   );
 }

@@ -29,7 +29,6 @@ import {
 import { onPageNudge } from "./page-nudges.ts";
 import { SubscriptionWires } from "./subscription-wires.ts";
 import type { MutableStats, StreamLink, Subscription } from "./subscription.ts";
-import { refreshToken } from "./token-refresh.ts";
 import {
   afterAttempt,
   chosenKind,
@@ -264,14 +263,14 @@ export class StreamConnection implements StreamLink {
           this.#step({ type: "abandon", code: closeCodes.badFrame, reason: "malformed frame" });
         }),
       closed: (code, reason) => {
-        if (this.#probe === attempt) this.#endProbe("closed");
+        if (this.#probe === attempt) this.#endProbe();
         whenPresent(() => {
           this.#present = undefined;
           this.#step({ type: "lost", code, reason, told: this.#told });
         });
       },
       failed: (error) => {
-        if (this.#probe === attempt) this.#endProbe("failed");
+        if (this.#probe === attempt) this.#endProbe();
         whenPresent(() => this.#step({ type: "refuse", error }));
       },
     });
@@ -294,7 +293,7 @@ export class StreamConnection implements StreamLink {
       (error: unknown) => {
         const reason = `the token function failed: ${String(error)}`;
         logger?.warn({ error }, reason);
-        if (this.#probe === attempt) this.#endProbe(reason);
+        if (this.#probe === attempt) this.#endProbe();
         if (this.#present === attempt) {
           // It says nothing about the transport.
           this.#worked = true;
@@ -348,15 +347,20 @@ export class StreamConnection implements StreamLink {
   #renewToken({ ttl }: Extract<ServerFrame, { t: "welcome" }>): void {
     this.#stopRefresh?.();
     this.#stopRefresh = undefined;
-    if (ttl === undefined) return;
     const { token, timer, logger } = this.#options;
-    this.#stopRefresh = refreshToken({
-      token,
-      lifetimeMs: ttl * 1_000,
-      timer,
-      send: (fresh) => this.#send({ t: "auth", token: fresh }),
-      failed: (error) => logger?.warn({ error }, "no new token; the present one is used until it expires"),
-    });
+    if (ttl === undefined || typeof token !== "function") return;
+    let stop = (): void => {
+      stopped = true;
+    };
+    let stopped = false;
+    this.#stopRefresh = () => stop();
+    const failed = (error: unknown): void =>
+      logger?.warn({ error }, "no new token; the present one is used until it expires");
+    import("./token-refresh.ts").then(({ refreshToken }) => {
+      if (stopped) return;
+      const send = (fresh: string): void => this.#send({ t: "auth", token: fresh });
+      stop = refreshToken({ token, lifetimeMs: ttl * 1_000, timer, send, failed });
+    }, failed);
   }
 
   #startProbe(): void {
@@ -384,9 +388,8 @@ export class StreamConnection implements StreamLink {
     this.#step({ type: "switched", epoch: frame.e, heartbeatMs: frame.hb });
   }
 
-  #endProbe(reason: string): void {
-    const { now, random, logger } = this.#options;
-    logger?.debug({ reason, transport: this.#probe?.kind }, "stream transport still does not work");
+  #endProbe(): void {
+    const { now, random } = this.#options;
     const transport = this.#probe?.transport;
     this.#probe = undefined;
     this.#choice = probeFailed(this.#choice, now(), random());
@@ -429,7 +432,7 @@ export class StreamConnection implements StreamLink {
     const probeAt = this.#probeAt;
     if (probeAt !== null && now >= probeAt) {
       if (this.#probe === undefined) this.#startProbe();
-      else this.#endProbe("no welcome in time");
+      else this.#endProbe();
     }
     this.#step({ type: "tick" });
   }

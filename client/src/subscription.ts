@@ -15,6 +15,7 @@ import {
   MillraceError,
   type Cursor,
   type Filter,
+  type StreamBatch,
   type StreamShape,
   type SubscribeFrame,
 } from "@millrace/schemas";
@@ -81,6 +82,9 @@ export interface SubscriptionOptions {
   readonly onGone: OnGone;
   readonly bufferedItemsMax: number;
   readonly snapshotRowsMax: number;
+  readonly window: number | undefined;
+  readonly batch: StreamBatch | undefined;
+  readonly min: number | undefined;
   readonly onStatus: ((status: StreamStatus) => void) | undefined;
   readonly onGap: ((gap: GapNotice) => void) | undefined;
   readonly onCursor: ((cursor: string) => void) | undefined;
@@ -94,6 +98,11 @@ export class Subscription {
   #status: StreamStatus = "connecting";
   readonly #inbox: SubscriptionEvent[] = [];
   #stepping = false;
+  /** Items that the consumer took since the last acknowledgement. */
+  #taken = 0;
+  #acknowledged = 0;
+  /** The server waits: acknowledge whatever can be. */
+  #awaited = false;
   readonly #rows = new HeldRows();
 
   constructor(link: StreamLink, options: SubscriptionOptions) {
@@ -140,14 +149,37 @@ export class Subscription {
     } finally {
       this.#stepping = false;
     }
+    if (event.type === "awaited" || (event.type === "behind" && event.why === "window")) this.#awaited = true;
+    else if (event.type === "live") this.#awaited = false;
+    if (this.#awaited) this.#acknowledge();
     this.refreshStatus();
   }
 
-  /** The consumer took an item: a paused subscription may go on. */
+  /** Before the first step: begin after this position instead. */
+  resumeFrom(position: Cursor): void {
+    if (this.ended) return;
+    this.#state = initialSubscription(position);
+    this.queue.startAt(position);
+  }
+
+  /** The consumer took an item: what was before it is handled, and a paused subscription may go on. */
   eased(): void {
+    this.#taken += 1;
+    this.#acknowledge();
     if (this.#state.at === "paused" && this.queue.size <= this.#options.bufferedItemsMax / 4) {
       this.step({ type: "drained" });
     }
+  }
+
+  /** At half a window, so that the server need not wait for the round trip. */
+  #acknowledge(): void {
+    const { window } = this.#options;
+    const { handled } = this.queue;
+    if (window === undefined || handled === null || handled.sequence <= this.#acknowledged) return;
+    if (this.#taken < window / 2 && !this.#awaited) return;
+    this.#taken = 0;
+    this.#acknowledged = handled.sequence;
+    this.#link.acknowledge(this, handled.sequence);
   }
 
   refreshStatus(): void {
@@ -179,15 +211,22 @@ export class Subscription {
   }
 
   #carryOut(effect: SubscriptionEffect): void {
-    const { filter, shape, untilClosed, onGap } = this.#options;
+    const { filter, shape, untilClosed, onGap, window, batch, min } = this.#options;
     switch (effect.do) {
       case "subscribe":
         this.#rows.clear();
+        // What another subscription acknowledged says nothing to this one.
+        this.#taken = 0;
+        this.#acknowledged = 0;
+        this.#awaited = false;
         this.#link.subscribe(this, {
           filter: copyFilter(filter),
           from: effect.from,
           shape,
           ...(untilClosed ? { until: "closed" } : {}),
+          ...(window === undefined ? {} : { window }),
+          ...(batch === undefined ? {} : { batch }),
+          ...(min === undefined ? {} : { min }),
         });
         return;
       case "unsubscribe":

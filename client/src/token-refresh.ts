@@ -1,22 +1,21 @@
-import type { Timer, Token } from "./stream-connection.ts";
+import type { Timer } from "./stream-connection.ts";
 
 /** Part of a token's life after which the next one is asked for: the rest is for a slow or failing token service. */
 const refreshAtPart = 0.75;
 const failedRetryMinMs = 1_000;
 
 /**
- * Asks for a new token before the one of a connection runs out, again and again until it is stopped. A string cannot
- * be renewed: its end comes as close code 4001.
+ * Asks for a new token before the one of a connection runs out, again and again until what it
+ * answers is called. A token that is a string cannot be renewed: its end comes as close code 4001.
  */
 export function refreshToken(options: {
-  readonly token: Token | undefined;
+  readonly token: () => string | Promise<string>;
   readonly lifetimeMs: number;
   readonly timer: Timer;
   readonly send: (token: string) => void;
   readonly failed: (error: unknown) => void;
 }): () => void {
   const { token, lifetimeMs, timer, send, failed } = options;
-  if (typeof token !== "function") return () => undefined;
   let stopped = false;
   let disarm: (() => void) | undefined;
   const arm = (delayMs: number): void => {

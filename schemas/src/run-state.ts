@@ -211,7 +211,7 @@ export function initialRunState(id: string, type: string): RunState {
 }
 
 /** Nothing open: for readers that do not want to ask for null. */
-export const noOpenWork: OpenWork = Object.freeze(emptyOpenWork());
+export const noOpenWork: OpenWork = /* @__PURE__ */ Object.freeze(/* @__PURE__ */ emptyOpenWork());
 
 function emptyOpenWork(): OpenWork {
   return {

@@ -1,0 +1,3 @@
+export type { CursorStore } from "./cursor-store.ts";
+export { indexedDbStore } from "./indexed-db-store.ts";
+export { memoryStore } from "./memory-store.ts";
