@@ -33,6 +33,8 @@ export interface ServerOptions {
   readonly taskLease?: string;
   readonly examples?: boolean;
   readonly split?: boolean;
+  readonly streamProcesses?: string;
+  readonly sharePort?: boolean;
   readonly parts?: string;
   readonly supervised?: boolean;
   readonly json?: boolean;
@@ -41,6 +43,10 @@ export interface ServerOptions {
 export interface ServerConfig {
   readonly parts: readonly PartName[];
   readonly split: boolean;
+  /** Processes of the stream server, which share its port; more than one only with `split`. */
+  readonly streamProcesses: number;
+  /** This process is one of several on its port. */
+  readonly sharePort: boolean;
   /** This process is a part of a `--split` server and ends with its supervisor. */
   readonly supervised: boolean;
   readonly dataDir: string;
@@ -99,10 +105,15 @@ export function readServerConfig(
   assertNamespace(namespace);
   if (options.group !== undefined) assertGroup(options.group);
   const examples = options.examples === true;
+  const supervised = options.supervised === true;
+  // A part inherits the variable, and is one process itself.
+  const streamProcesses = supervised ? 1 : readStreamProcesses(options.streamProcesses, env);
   return {
     parts,
-    split: options.split === true,
-    supervised: options.supervised === true,
+    split: options.split === true || streamProcesses > 1,
+    streamProcesses,
+    sharePort: options.sharePort === true,
+    supervised,
     dataDir: resolve(options.data ?? defaults.data),
     host: options.host ?? given(env["MILLRACE_HOST"]) ?? defaults.host,
     port: readPort(options.port, env),
@@ -178,6 +189,20 @@ function readPort(option: string | undefined, env: Environment): number {
   throw new MillraceError(
     "invalid_request",
     `${option === undefined ? "MILLRACE_PORT" : "--port"} ${JSON.stringify(text)} is not a port: expected 0 to 65535 (0 takes a free one).`,
+  );
+}
+
+/** More than this would not make a machine's cores faster, and each has a ring and a tail of its own. */
+const streamProcessesMax = 64;
+
+function readStreamProcesses(option: string | undefined, env: Environment): number {
+  const text = option ?? given(env["MILLRACE_STREAM_PROCESSES"]) ?? "1";
+  const count = Number(text);
+  if (/^[0-9]{1,2}$/.test(text) && count >= 1 && count <= streamProcessesMax) return count;
+  throw new MillraceError(
+    "invalid_request",
+    `${option === undefined ? "MILLRACE_STREAM_PROCESSES" : "--stream-processes"} ${JSON.stringify(text)} is not a number of ` +
+      `processes: expected 1 to ${streamProcessesMax}, about one for each core that the stream may use.`,
   );
 }
 

@@ -44,6 +44,7 @@ export function createProgram(finish: (code: ExitCode) => void): Command {
     .description("run parts for production, on the broker at MILLRACE_NATS_URL or on an own one with --data")
     .option("--parts <names>", "of engine,projector,stream-server (default: all)")
     .addOption(new Option("--supervised").hideHelp())
+    .addOption(new Option("--share-port").hideHelp())
     .action((options: ServerOptions) => runServerCommand("serve", options, finish));
 
   const clientCommand: ClientCommand = <Options extends object>(
@@ -184,6 +185,10 @@ function serverOptions(command: Command): Command {
     .option("--data <dir>", "data folder (default ./.millrace)")
     .option("--port <number>", "port of the stream server, 0 for a free one (MILLRACE_PORT; default 8001)")
     .option("--host <address>", "address to listen on (MILLRACE_HOST; default 127.0.0.1)")
+    .option(
+      "--stream-processes <count>",
+      "processes of the stream server on its one port (MILLRACE_STREAM_PROCESSES; default 1)",
+    )
     .option("--durability <mode>", "default or fsync, for the embedded broker")
     .option("--namespace <name>", "event log (MILLRACE_NAMESPACE; default default)")
     .option("--workflows <files...>", "JavaScript modules that export workflow definitions")

@@ -23,9 +23,8 @@ import { programFile, type ServerConfig } from "./config.ts";
 import { loadWorkflows } from "./load-workflows.ts";
 import type { Output } from "./output.ts";
 import { failedMessage, type PartMessage } from "./parts/part-messages.ts";
-import type { PartName } from "./parts/part-name.ts";
 import { projectionFile, startParts } from "./parts/start-parts.ts";
-import { superviseParts } from "./parts/supervise-parts.ts";
+import { instancesOf, superviseParts } from "./parts/supervise-parts.ts";
 import { readyLine, readyValue, type Ready } from "./ready-line.ts";
 import { removeServerRecord, writeServerRecord } from "./server-record.ts";
 import { listenForStop, type StopRequest, type StopRequests } from "./stop-requests.ts";
@@ -50,7 +49,7 @@ interface Reached {
 
 interface Started {
   readonly url: string | null;
-  readonly pids: Readonly<Partial<Record<PartName, number>>>;
+  readonly pids: Readonly<Partial<Record<string, number>>>;
   readonly stop: (drainMs: number) => Promise<void>;
 }
 
@@ -145,7 +144,8 @@ async function reachBroker({ config, output, stop }: Session): Promise<Reached> 
 }
 
 async function startHere({ config, logger, stop }: Session, { broker }: Reached): Promise<Started> {
-  const { parts, namespace, dataDir, host, port, payloadKeys, group, leaseMs, taskLeaseMs } = config;
+  const { parts, namespace, dataDir, host, port, sharePort, payloadKeys, group, leaseMs, taskLeaseMs } =
+    config;
   const workflows = parts.includes("engine") ? await loadWorkflows(config.workflowFiles) : [];
   const running = await startParts({
     parts,
@@ -154,6 +154,7 @@ async function startHere({ config, logger, stop }: Session, { broker }: Reached)
     dataDir,
     host,
     port,
+    sharePort,
     workflows,
     payloadKeys,
     group,
@@ -178,7 +179,10 @@ async function startSplit(
   };
   const supervised = await superviseParts({
     // A process that hosts nothing would only wait.
-    parts: config.parts.filter((part) => part !== "engine" || workflowFiles.length > 0),
+    instances: instancesOf(
+      config.parts.filter((part) => part !== "engine" || workflowFiles.length > 0),
+      config.streamProcesses,
+    ),
     port: config.port,
     environment,
     command: (part, port) => ({
@@ -200,6 +204,7 @@ async function startSplit(
           "--port",
           String(port),
         ],
+        ...(part === "stream-server" && config.streamProcesses > 1 ? ["--share-port"] : []),
         ...(part === "engine" && workflowFiles.length > 0 ? ["--workflows", ...workflowFiles] : []),
         ...(group === undefined ? [] : ["--group", group]),
         ...(leaseMs === undefined ? [] : ["--lease", String(leaseMs / 1_000)]),

@@ -2,6 +2,7 @@ export { openProjection, type OpenedProjection, type OpenProjectionOptions } fro
 export type {
   AttributeRange,
   CommitPage,
+  ProjectionSnapshot,
   CommitRow,
   ListOptions,
   RunFilter,

@@ -19,7 +19,6 @@ import {
   limits,
   MillraceError,
   noAttributes,
-  toRow,
   toScheduleRow,
   type Attributes,
   type EventRow,
@@ -33,11 +32,13 @@ import type { CommitPage, Projection } from "./projection.ts";
 import { projectorTopic } from "./projector.ts";
 import { attributesAround, attributeSpans } from "./sqlite/attribute-history.ts";
 import { readCommitPage } from "./sqlite/commit-pages.ts";
-import { countRuns, listRuns, matchingRuns } from "./sqlite/list-runs.ts";
+import { countRuns, listRuns } from "./sqlite/list-runs.ts";
+import { matchingRuns } from "./sqlite/matching-runs.ts";
+import { openSnapshot } from "./sqlite/open-snapshot.ts";
 import { ReadHandle } from "./sqlite/read-handle.ts";
 import { commitsOfRun, quarantineEntries } from "./sqlite/history.ts";
 import { listSchedules, scheduleById } from "./sqlite/schedule-record.ts";
-import { toRunState } from "./sqlite/run-record.ts";
+import { rowOf, toRunState } from "./sqlite/run-record.ts";
 import type { StoredRun } from "./sqlite/run-reader.ts";
 
 const listLimitDefault = 50;
@@ -215,16 +216,18 @@ export function openProjection({ path, log }: OpenProjectionOptions): OpenedProj
     snapshot(filter, maxRows) {
       return handle.read<ReturnType<Projection["snapshot"]>>(
         (file) => {
-          const records = matchingRuns(file.queries, filter, maxRows + 1);
-          if (records.length > maxRows) throw snapshotTooLarge(maxRows);
-          return {
-            rows: records.map((record) => rowOf(file.runs.withSteps(record))),
-            sequence: file.checkpoint().sequence,
-          };
+          const rows: WorkflowRow[] = [];
+          for (const record of matchingRuns(file.queries, filter)) {
+            if (rows.length >= maxRows) throw snapshotTooLarge(maxRows);
+            rows.push(rowOf(file.runs.withSteps(record)));
+          }
+          return { rows, sequence: file.checkpoint().sequence };
         },
         { rows: [], sequence: 0 },
       );
     },
+
+    openSnapshot: (filter) => openSnapshot(path, filter),
 
     quarantined: () => handle.read((file) => quarantineEntries(file.queries), []),
 
@@ -240,10 +243,6 @@ export function openProjection({ path, log }: OpenProjectionOptions): OpenedProj
 
 function stateOf({ record, steps }: StoredRun): RunState {
   return toRunState(record, steps);
-}
-
-function rowOf(run: StoredRun): WorkflowRow {
-  return toRow(stateOf(run));
 }
 
 /** A run whose start has not been seen is none yet. */

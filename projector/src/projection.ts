@@ -73,6 +73,16 @@ export interface CommitPage {
   readonly upTo: number;
 }
 
+/** Rows of one moment, read one by one: what a list of any length needs is memory for one row. */
+export interface ProjectionSnapshot {
+  /** The moment: every commit up to its sequence is in the rows, none after it. */
+  readonly checkpoint: Checkpoint;
+  /** The next row, in no particular order; null after the last one, when it has closed itself. */
+  next(): WorkflowRow | null;
+  /** Ends the read transaction. While it is open the projector cannot fold back its write-ahead log. Idempotent. */
+  close(): void;
+}
+
 /** A commit that could not be read, or that belongs to a run of which an earlier one could not. */
 export interface QuarantinedCommit {
   readonly sequence: number;
@@ -112,6 +122,11 @@ export interface Projection {
     filter: Filter,
     maxRows: number,
   ): { readonly rows: readonly WorkflowRow[]; readonly sequence: number };
+  /**
+   * The same for a list of any length: a handle of its own and one read transaction, which the caller closes soon.
+   * Rows are read when they are asked for.
+   */
+  openSnapshot(filter: Filter): ProjectionSnapshot;
   /** Sequences of quarantined commits, newest first, at most 100. */
   quarantined(): readonly QuarantinedCommit[];
   /**

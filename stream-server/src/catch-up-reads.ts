@@ -55,6 +55,11 @@ export class CatchUpReads {
     this.#queue.add(subscription, () => this.#options.seam.pump(subscription));
   }
 
+  /** Does something in a later turn, among the reads. */
+  later(key: object, job: () => void): void {
+    this.#queue.add(key, job);
+  }
+
   /** See `SeamPort.awaitState`. */
   awaitState(subscription: Subscription): void {
     const { seam, projection } = this.#options;

@@ -141,6 +141,7 @@ describe("deploy", () => {
       "millrace_projector_lag",
       "millrace_resumed_events_bucket",
       "millrace_ring_commits",
+      "millrace_snapshots_open",
       "millrace_tail_lag",
     ]);
   });

@@ -1,6 +1,7 @@
 import type { SeamLimits } from "./core/seam.ts";
+import type { SnapshotLimits } from "./snapshots.ts";
 
-export interface HubSettings extends SeamLimits {
+export interface HubSettings extends SeamLimits, SnapshotLimits {
   readonly node: string;
   readonly heartbeatMs: number;
   readonly helloTimeoutMs: number;
@@ -11,7 +12,6 @@ export interface HubSettings extends SeamLimits {
   readonly subscriptionsPerSocket: number;
   /** Open WebSocket connections; one more is refused with 503 `overloaded`. */
   readonly connectionsMax: number;
-  readonly snapshotRowsMax: number;
   /** `min` waits so long for the projector. */
   readonly projectorWaitMs: number;
   /** Over how long `gone` is spread when the log was made anew. */

@@ -33,6 +33,8 @@ export interface Readings {
   /** The tail delivers. */
   readonly following: boolean;
   readonly foldedStates: number;
+  /** Being read, and in line. */
+  readonly snapshotsOpen: number;
 }
 
 /** All metrics of one stream server, in a registry of its own. Names and labels are a contract with dashboards. */
@@ -102,6 +104,9 @@ export function createMetrics(read: () => Readings) {
   );
   gauge("tail_up", "1 while the tail of the event log delivers, 0 while the broker is away", (each) =>
     each.set(readings.following ? 1 : 0),
+  );
+  gauge("snapshots_open", "Snapshots that are being read or wait in line", (each) =>
+    each.set(readings.snapshotsOpen),
   );
   gauge("folded_states", "Folded states kept for live state subscriptions", (each) =>
     each.set(readings.foldedStates),

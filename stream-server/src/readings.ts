@@ -4,6 +4,7 @@ import type { KnownLog } from "./known-log.ts";
 import type { Readings } from "./metrics.ts";
 import type { Projection } from "@millrace/projector";
 import type { Session } from "./session.ts";
+import type { Snapshots } from "./snapshots.ts";
 
 export interface ReadingsSource {
   readonly seam: Seam;
@@ -11,13 +12,14 @@ export interface ReadingsSource {
   readonly known: KnownLog;
   readonly projection: Projection;
   readonly folds: RunFolds;
+  readonly snapshots: Snapshots;
   /** The tail delivers. */
   readonly following: boolean;
 }
 
 /** Everything that a scrape asks for, as of now. */
 export function takeReadings(source: ReadingsSource): Readings {
-  const { seam, sessions, known, projection, folds, following } = source;
+  const { seam, sessions, known, projection, folds, snapshots, following } = source;
   const connections = { "millrace.v1": 0, updates: 0 };
   let sum = 0;
   let max = 0;
@@ -51,6 +53,7 @@ export function takeReadings(source: ReadingsSource): Readings {
     projectorLagSeconds: secondsSince(ring.oldestBeyond(checkpoint)),
     following,
     foldedStates: folds.count,
+    snapshotsOpen: snapshots.count,
   };
 }
 

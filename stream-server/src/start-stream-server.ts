@@ -1,3 +1,4 @@
+import { hostname } from "node:os";
 import type { EventLog } from "@millrace/event-log";
 import type { Millrace } from "@millrace/engine";
 import type { Projection } from "@millrace/projector";
@@ -27,7 +28,12 @@ export interface StreamServerOptions {
   readonly host?: string;
   /** Default 8001; 0 takes a free one. */
   readonly port?: number;
-  /** Name of this process in `welcome`. Default `<pid>`. */
+  /**
+   * Share the port with other processes that say so too (SO_REUSEPORT): the kernel spreads new connections over them.
+   * Default false: a port that is taken is `port_in_use`.
+   */
+  readonly sharePort?: boolean;
+  /** Name of this process in `welcome`. Default `<host name>-<pid>`. */
   readonly node?: string;
   readonly logger?: StreamServerLogger;
   /** Overrides of limits and intervals; see {@link streamServerDefaults}. */
@@ -57,7 +63,11 @@ export const streamServerDefaults: StreamServerSettings = {
   // Below the usual limit of 20,000 descriptors, with room for files and HTTP.
   connectionsMax: 19_000,
   subscriptionsPerSocket: limits.subscriptionsPerSocket,
-  snapshotRowsMax: 10_000,
+  // Each is a read transaction and a handle; a few at once fill the processor, and the rest wait their turn.
+  snapshotsMax: 16,
+  snapshotsWaitingMax: 10_000,
+  // At full write speed the log beside the projection grows by some hundred megabytes in this time.
+  snapshotMs: 30_000,
   projectorWaitMs: 2_000,
   goneSpreadMs: 10_000,
   tickMs: 250,
@@ -93,7 +103,7 @@ export async function startStreamServer(options: StreamServerOptions): Promise<S
   const settings = {
     ...streamServerDefaults,
     ...options.settings,
-    node: options.node ?? String(process.pid),
+    node: options.node ?? `${hostname()}-${process.pid}`,
   };
   const uws = await loadUws();
   const hub = await StreamHub.start({
@@ -137,6 +147,7 @@ export async function startStreamServer(options: StreamServerOptions): Promise<S
       hub,
       host,
       port,
+      sharePort: options.sharePort === true,
       async route(request) {
         inHand++;
         try {

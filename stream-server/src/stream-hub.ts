@@ -32,6 +32,7 @@ import type { StreamServerLogger } from "./logger.ts";
 import { createMetrics, type Metrics } from "./metrics.ts";
 import { takeReadings } from "./readings.ts";
 import type { Session } from "./session.ts";
+import { Snapshots } from "./snapshots.ts";
 import { SpreadGone } from "./spread-gone.ts";
 import { Tail } from "./tail.ts";
 
@@ -51,6 +52,7 @@ export class StreamHub {
   readonly metrics: Metrics;
   readonly seam: Seam;
   readonly sessions = new Set<Session>();
+  readonly snapshots: Snapshots;
   readonly #options: StreamHubOptions;
   readonly #known: KnownLog;
   readonly #admission: CursorAdmission;
@@ -91,11 +93,20 @@ export class StreamHub {
     const frameBytesMax = settings.pageBytesMax;
     this.#encoder = new TopicEncoder({ ring, folds, attributes, statuses, frameBytesMax });
     const metrics = (this.metrics = createMetrics(() =>
-      takeReadings({ seam, sessions: this.sessions, known, projection, folds, following: this.following }),
+      takeReadings({
+        seam,
+        sessions: this.sessions,
+        known,
+        projection,
+        folds,
+        snapshots: this.snapshots,
+        following: this.following,
+      }),
     ));
     const head = () => seam.head;
     this.#admission = new CursorAdmission({ known, projection, settings, metrics, head });
     this.#reads = new CatchUpReads({ seam, projection, known, attributes, settings, metrics, logger });
+    this.snapshots = new Snapshots(projection, known, settings);
     this.#budget = new BufferBudget(settings, this.sessions, seam);
     this.#gone = new SpreadGone(seam);
     this.#tail = new Tail({
@@ -163,6 +174,11 @@ export class StreamHub {
   /** Over the budget for bytes that wait in sockets. */
   get overloaded(): boolean {
     return this.#budget.exceeded;
+  }
+
+  /** Does something in a later turn; a second job for the same key replaces the first. */
+  later(key: object, job: () => void): void {
+    this.#reads.later(key, job);
   }
 
   /** Where a subscription begins: see {@link CursorAdmission}. */

@@ -19,19 +19,19 @@ import {
   type Filter,
   type ServerFrame,
   type SubscribeFrame,
-  type WorkflowRow,
 } from "@millrace/schemas";
 import * as v from "valibot";
 import type { Connection } from "./connection.ts";
 import type { Outlet, Payload, Subscription } from "./core/subscription.ts";
 import type { Session } from "./session.ts";
+import type { Snapshot, SnapshotPage } from "./snapshots.ts";
 import type { StreamHub } from "./stream-hub.ts";
 
 interface Entry {
   readonly i: number;
   subscription: Subscription | null;
-  /** Rows of its snapshot that were not sent yet, and where the stream goes on. */
-  snapshot: { readonly rows: readonly WorkflowRow[]; next: number; readonly sequence: number } | null;
+  /** While its rows are being sent. */
+  snapshot: Snapshot | null;
 }
 
 /** Bounds of the client's backoff after `bye`. */
@@ -66,7 +66,10 @@ export class StreamSession implements Session, Outlet {
   }
 
   control(frame: ServerFrame): void {
-    if (frame.t === "end" || frame.t === "gone") this.#entries.delete(frame.i);
+    if (frame.t === "end" || frame.t === "gone") {
+      this.#entries.get(frame.i)?.snapshot?.close();
+      this.#entries.delete(frame.i);
+    }
     this.connection.send(JSON.stringify(frame));
   }
 
@@ -194,10 +197,17 @@ export class StreamSession implements Session, Outlet {
     const options = { untilClosed, window, batch };
     const { seam } = hub;
     if (frame.from === "snapshot") {
-      const { rows, sequence } = hub.projection.snapshot(filter, hub.settings.snapshotRowsMax);
+      const wanted = () => this.#entries.get(i) === entry && this.connection.open;
+      const snapshot = await hub.snapshots.open(filter, wanted);
+      if (snapshot === null) return;
+      if (!wanted()) {
+        snapshot.close();
+        return;
+      }
+      const { sequence } = snapshot;
       const subscription = seam.subscribe(this, i, filter, shape, sequence, { ...options, snapshot: true });
       entry.subscription = subscription;
-      entry.snapshot = { rows, next: 0, sequence };
+      entry.snapshot = snapshot;
       this.control({
         t: "subbed",
         i,
@@ -222,29 +232,47 @@ export class StreamSession implements Session, Outlet {
 
   #sendSnapshot(entry: Entry): void {
     const { snapshot, subscription, i } = entry;
-    const { lowBytes, pageBytesMax } = this.#hub.settings;
+    const { lowBytes, pageBytesMax, pagesPerTurn } = this.#hub.settings;
     if (snapshot === null || subscription === null) return;
-    while (snapshot.next < snapshot.rows.length) {
+    for (let pages = 0; !snapshot.done; pages++) {
       if (this.bufferedBytes() > lowBytes || !this.connection.open) return;
-      const rows: string[] = [];
-      for (let bytes = 0; snapshot.next < snapshot.rows.length && bytes < pageBytesMax; snapshot.next++) {
-        const row = JSON.stringify(snapshot.rows[snapshot.next]);
-        rows.push(row);
-        bytes += row.length;
+      if (pages >= pagesPerTurn) {
+        this.#hub.later(snapshot, () => this.#sendSnapshot(entry));
+        return;
       }
-      const more = snapshot.next < snapshot.rows.length;
-      this.connection.send(`{"t":"snap","i":${i},"rows":[${rows.join(",")}],"more":${String(more)}}`);
+      let page: SnapshotPage;
+      try {
+        page = snapshot.page(pageBytesMax);
+      } catch (error) {
+        this.#giveUp(entry, error);
+        return;
+      }
+      this.connection.send(
+        `{"t":"snap","i":${i},"rows":[${page.rows.join(",")}],"more":${String(page.more)}}`,
+      );
     }
     entry.snapshot = null;
     this.control({ t: "snapend", i, e: this.#hub.epoch, s: snapshot.sequence });
     this.#hub.seam.onReady(subscription);
   }
 
+  /** The snapshot cannot be brought to its end, and without it the subscription is none. */
+  #giveUp(entry: Entry, error: unknown): void {
+    this.#forget(entry);
+    this.#refuse(entry.i, error);
+  }
+
+  #forget(entry: Entry): void {
+    this.#entries.delete(entry.i);
+    entry.snapshot?.close();
+    entry.snapshot = null;
+    if (entry.subscription !== null) this.#hub.seam.unsubscribe(entry.subscription);
+  }
+
   #unsubscribe(i: number): void {
     const entry = this.#entryOf("Unsub of", i);
     if (entry === null) return;
-    this.#entries.delete(i);
-    if (entry.subscription !== null) this.#hub.seam.unsubscribe(entry.subscription);
+    this.#forget(entry);
   }
 
   #acknowledge(i: number, sequence: number): void {
@@ -334,6 +362,9 @@ export class StreamSession implements Session, Outlet {
       }
       return;
     }
+    for (const entry of [...this.#entries.values()]) {
+      if (entry.snapshot?.late(now) === true) this.#giveUp(entry, snapshotLate(entry.i, settings.snapshotMs));
+    }
     this.pump();
     if (now < this.#heartbeatAt) return;
     this.#heartbeatAt = now + settings.heartbeatMs;
@@ -354,6 +385,7 @@ export class StreamSession implements Session, Outlet {
   closed(): void {
     this.connection.closed();
     this.#hub.sessions.delete(this);
+    for (const entry of this.#entries.values()) entry.snapshot?.close();
     this.#entries.clear();
     this.#hub.seam.disconnect(this);
   }
@@ -361,6 +393,15 @@ export class StreamSession implements Session, Outlet {
   #close(why: keyof typeof closeCodes, reason: string): void {
     this.connection.close(closeCodes[why], reason);
   }
+}
+
+function snapshotLate(i: number, limitMs: number): MillraceError {
+  return new MillraceError(
+    "timeout",
+    `Snapshot of subscription ${i} given up: its rows were not taken within ${limitMs} ms, for which one moment of the ` +
+      "projection is kept. Narrow the filter, or read faster.",
+    { details: { limit: limitMs } },
+  );
 }
 
 function onlyWorkflow(filter: Filter): string {

@@ -25,6 +25,8 @@ export interface PartsOptions {
   readonly dataDir: string;
   readonly host: string;
   readonly port: number;
+  /** Other stream servers listen on the port too. */
+  readonly sharePort: boolean;
   /** None: the engine hosts nothing, and only drivers move runs. */
   readonly workflows: readonly AnyWorkflowDefinition[];
   /** The engine seals payloads with these; null: it does not. */
@@ -145,6 +147,7 @@ async function startDoor(context: Context): Promise<string> {
       millrace,
       host: options.host,
       port: options.port,
+      sharePort: options.sharePort,
       logger: options.logger,
       onLogChanged: options.onFailed,
     });

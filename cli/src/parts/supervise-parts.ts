@@ -18,8 +18,25 @@ import { afterEnd, failuresMax, initialRestart } from "../core/restart-policy.ts
 import { errorOf, type DrainMessage, type PartMessage } from "./part-messages.ts";
 import { stopOrder, type PartName } from "./part-name.ts";
 
+/** One process: its part, and what it is called. */
+export interface PartInstance {
+  readonly name: PartName;
+  /** The part's name; for the second process of a part and those after it with its number, `stream-server-2`. */
+  readonly label: string;
+}
+
+/** The processes of some parts, in start order. */
+export function instancesOf(parts: readonly PartName[], streamProcesses: number): readonly PartInstance[] {
+  return parts.flatMap((name) =>
+    Array.from({ length: name === "stream-server" ? streamProcesses : 1 }, (_, n) => ({
+      name,
+      label: n === 0 ? name : `${name}-${n + 1}`,
+    })),
+  );
+}
+
 export interface SuperviseOptions {
-  readonly parts: readonly PartName[];
+  readonly instances: readonly PartInstance[];
   /** What starts one part on a port; its channel is the fourth descriptor. */
   readonly command: (
     part: PartName,
@@ -27,15 +44,15 @@ export interface SuperviseOptions {
   ) => { readonly file: string; readonly args: readonly string[] };
   readonly environment: Readonly<Record<string, string | undefined>>;
   readonly port: number;
-  readonly onRestarted: (part: PartName, pid: number, reason: string) => void;
-  readonly onEnded: (part: PartName, reason: string, delayMs: number) => void;
+  readonly onRestarted: (label: string, pid: number, reason: string) => void;
+  readonly onEnded: (label: string, reason: string, delayMs: number) => void;
   readonly onFailed: (error: Error) => void;
 }
 
 export interface SupervisedParts {
   readonly url: string | null;
   /** The present process of each part. */
-  readonly pids: () => Readonly<Partial<Record<PartName, number>>>;
+  readonly pids: () => Readonly<Record<string, number>>;
   /** Drains the parts in order; `drainMs` is how long running steps may take. Idempotent. */
   readonly stop: (drainMs: number) => Promise<void>;
 }
@@ -49,16 +66,20 @@ export async function superviseParts(options: SuperviseOptions): Promise<Supervi
   const parts: SupervisedPart[] = [];
   let stopping: Promise<void> | null = null;
   const stopAll = async (drainMs: number): Promise<void> => {
-    for (const name of stopOrder) await parts.find((part) => part.name === name)?.stop(drainMs);
+    for (const name of stopOrder)
+      await Promise.all(parts.filter((part) => part.name === name).map((part) => part.stop(drainMs)));
   };
   const stop = (drainMs: number): Promise<void> => (stopping ??= stopAll(drainMs));
   let url: string | null = null;
   try {
     // One after the other, in start order: each relies on those before it.
-    for (const name of options.parts) {
-      const part = new SupervisedPart(name, options);
+    let port = options.port;
+    for (const instance of options.instances) {
+      const part = new SupervisedPart(instance, options, port);
       parts.push(part);
       url = (await part.start()) ?? url;
+      // The first of several takes a free one where none was named; the others share it.
+      if (url !== null) port = Number(new URL(url).port);
     }
   } catch (error) {
     await stop(0);
@@ -66,7 +87,7 @@ export async function superviseParts(options: SuperviseOptions): Promise<Supervi
   }
   return {
     url,
-    pids: () => Object.fromEntries(parts.map((part) => [part.name, part.pid])),
+    pids: () => Object.fromEntries(parts.map((part) => [part.label, part.pid])),
     stop,
   };
 }
@@ -79,6 +100,7 @@ interface PartEnd {
 
 class SupervisedPart {
   readonly name: PartName;
+  readonly label: string;
   readonly #options: SuperviseOptions;
   #process: PartProcess | null = null;
   #port: number;
@@ -87,10 +109,11 @@ class SupervisedPart {
   #wake: (() => void) | null = null;
   #supervision: Promise<void> = Promise.resolve();
 
-  constructor(name: PartName, options: SuperviseOptions) {
+  constructor({ name, label }: PartInstance, options: SuperviseOptions, port: number) {
     this.name = name;
+    this.label = label;
     this.#options = options;
-    this.#port = options.port;
+    this.#port = port;
   }
 
   get pid(): number {
@@ -112,7 +135,7 @@ class SupervisedPart {
 
   async #spawn(): Promise<string | null> {
     const { file, args } = this.#options.command(this.name, this.#port);
-    const started = new PartProcess(this.name, file, args, this.#options.environment);
+    const started = new PartProcess(this.label, file, args, this.#options.environment);
     this.#process = started;
     const url = await started.ready;
     if (url !== null) this.#port = Number(new URL(url).port);
@@ -128,15 +151,15 @@ class SupervisedPart {
       const { state, delayMs } = afterEnd(this.#restart, running.livedMs());
       this.#restart = state;
       if (delayMs === null) {
-        this.#options.onFailed(gaveUp(this.name, reason, error));
+        this.#options.onFailed(gaveUp(this.label, reason, error));
         return;
       }
-      this.#options.onEnded(this.name, error === null ? reason : `${reason}: ${error.message}`, delayMs);
+      this.#options.onEnded(this.label, error === null ? reason : `${reason}: ${error.message}`, delayMs);
       await this.#sleep(delayMs);
       if (this.#stopped) return;
       try {
         await this.#spawn();
-        this.#options.onRestarted(this.name, this.pid, reason);
+        this.#options.onRestarted(this.label, this.pid, reason);
       } catch {
         // How it ended is told by `ended` above, in the next round.
         continue;
@@ -167,7 +190,7 @@ class PartProcess {
   #livedMs: number | null = null;
 
   constructor(
-    name: PartName,
+    name: string,
     file: string,
     args: readonly string[],
     environment: Readonly<Record<string, string | undefined>>,
@@ -218,7 +241,7 @@ class PartProcess {
   }
 }
 
-function gaveUp(name: PartName, reason: string, error: MillraceError | null): MillraceError {
+function gaveUp(name: string, reason: string, error: MillraceError | null): MillraceError {
   const last = error === null ? reason : error.message;
   return new MillraceError(
     error?.code ?? "internal",

@@ -1,4 +1,4 @@
-import { textsOf, type Filter } from "@millrace/schemas";
+import { textsOf } from "@millrace/schemas";
 import { sql, type ExpressionBuilder } from "kysely";
 import type { RunFilter } from "../projection.ts";
 import { buildQuery } from "./build-query.ts";
@@ -7,8 +7,8 @@ import { selectRuns } from "./run-reader.ts";
 import type { RunRecord } from "./run-record.ts";
 import { stillHolds, type ProjectionTables } from "./tables.ts";
 
-const shown = selectRuns.where("workflows.started_sequence", ">", 0);
-type Runs = typeof shown;
+export const shown = selectRuns.where("workflows.started_sequence", ">", 0);
+export type Runs = typeof shown;
 
 /** Runs newest first, before the key `before`, at most `limit`. The key is the table's own, so no page sorts. */
 export function listRuns(
@@ -58,41 +58,17 @@ function matchingFilter(options: RunFilter, before: number | null, limit: number
   return query.orderBy(sql.ref("position"), "desc").limit(limit);
 }
 
-/** Runs that a filter can match, at most `limit` of them, in no particular order. */
-export function matchingRuns(queries: PreparedQueries, filter: Filter, limit: number): RunRecord[] {
-  const { attr, status } = filter;
-  const narrowed = (runs: Runs): Runs =>
-    Object.entries(attr ?? {}).reduce(
-      (query, [key, wanted]) => withAttribute(query, key, textsOf(wanted)),
-      status === undefined ? runs : runs.where("workflows.status", "in", [...status]),
-    );
-  const statuses = status === undefined ? {} : { status };
-  const types = filter.type === undefined ? null : new Set(filter.type);
-  if (filter.workflow !== undefined) {
-    return [...new Set(filter.workflow)]
-      .flatMap((id) => queries.all<RunRecord>(narrowed(shown.where("workflows.id", "=", id))))
-      .filter((record) => types === null || types.has(record.type))
-      .slice(0, limit);
-  }
-  if (types === null) {
-    return attr === undefined
-      ? queries.all<RunRecord>(narrowed(shown).limit(limit))
-      : listRuns(queries, { attributes: attr, ...statuses }, null, limit);
-  }
-  const records: RunRecord[] = [];
-  for (const type of types) {
-    const left = limit - records.length;
-    records.push(
-      ...(attr === undefined
-        ? queries.all<RunRecord>(narrowed(shown.where("workflows.type", "=", type)).limit(left))
-        : listRuns(queries, { type, attributes: attr, ...statuses }, null, left)),
-    );
-  }
-  return records;
+/** Runs that have the value now, in the order of keys, after a key. */
+export function holdingAfter(key: string, text: string, after: number): Runs {
+  return holders(key, text).where("attributes.run", ">", after).orderBy("attributes.run");
 }
 
 /** Runs that have the value now. `position` is their key as the index has it: only by that name it gives the order. */
 function holding(key: string, text: string): Runs {
+  return holders(key, text);
+}
+
+function holders(key: string, text: string) {
   return shown
     .innerJoin("attributes", "attributes.run", "workflows.run")
     .select("attributes.run as position")
@@ -101,7 +77,7 @@ function holding(key: string, text: string): Runs {
     .where("attributes.until", "=", stillHolds);
 }
 
-function withAttribute(query: Runs, key: string, texts: readonly string[]): Runs {
+export function withAttribute(query: Runs, key: string, texts: readonly string[]): Runs {
   return query.where((row) => row.exists(held(row, key).where("attributes.text", "in", [...texts])));
 }
 

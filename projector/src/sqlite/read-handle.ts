@@ -69,6 +69,23 @@ export class ReadHandle {
   }
 }
 
+/** A handle that stays in one read transaction. Null when there is no projection, or one with other tables. */
+export function openSnapshotFile(path: string): (ProjectionFile & { readonly close: () => void }) | null {
+  if (statSync(path, { throwIfNoEntry: false }) === undefined) return null;
+  const file = openFile(path);
+  if (file === null) return null;
+  const { database, queries, runs, checkpoint } = file;
+  try {
+    // There may be several beside each other, and each reads a page once: the usual cache would be memory for nothing.
+    database.pragma("cache_size = -1024");
+    database.exec("begin");
+  } catch (error) {
+    database.close();
+    throw error;
+  }
+  return { queries, runs, checkpoint, close: () => void database.close() };
+}
+
 function openFile(path: string): OpenFile | null {
   const database = openForReading(path);
   try {

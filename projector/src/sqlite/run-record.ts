@@ -3,6 +3,7 @@ import {
   attributeText,
   progressOf,
   stepKey,
+  toRow,
   type AttributeValue,
   type RunState,
   type StepState,
@@ -111,6 +112,17 @@ export function toRunState(record: RunRecord, steps: readonly StepsTable[]): Run
     sequence: record.sequence,
     startedSequence: record.started_sequence,
   };
+}
+
+/** The public row of a stored run. */
+export function rowOf({
+  record,
+  steps,
+}: {
+  readonly record: RunRecord;
+  readonly steps: readonly StepsTable[];
+}) {
+  return toRow(toRunState(record, steps));
 }
 
 /** Numbers apart from texts, since ranges are over them. */

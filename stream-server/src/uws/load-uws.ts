@@ -18,6 +18,8 @@ export interface Uws {
 
 /** Fail when the port is taken, instead of sharing it with another process by SO_REUSEPORT. */
 export const listenExclusively = 1;
+/** Share the port with whoever of this user does the same: the kernel spreads new connections over them. */
+export const listenShared = 0;
 
 /**
  * Loads the native module, when it is first needed. `native_module_unsupported` where it has no binary that fits:

@@ -24,7 +24,7 @@ import type { StreamHub } from "../stream-hub.ts";
 import { StreamSession } from "../stream-session.ts";
 import { UpdatesSession } from "../updates-session.ts";
 import { closeReason } from "./close-reason.ts";
-import { listenExclusively, type Uws } from "./load-uws.ts";
+import { listenExclusively, listenShared, type Uws } from "./load-uws.ts";
 import { Exchange, readRequest } from "./uws-http.ts";
 
 export interface UwsServerOptions {
@@ -33,6 +33,7 @@ export interface UwsServerOptions {
   readonly route: (request: HttpRequest) => Promise<Answered>;
   readonly host: string;
   readonly port: number;
+  readonly sharePort: boolean;
 }
 
 export interface UwsServer {
@@ -94,7 +95,14 @@ class UwsSocket implements Socket {
 const freePortAttempts = 5;
 
 /** Listens. `port_in_use` when the port is taken. */
-export async function listenUws({ uws, hub, route, host, port }: UwsServerOptions): Promise<UwsServer> {
+export async function listenUws({
+  uws,
+  hub,
+  route,
+  host,
+  port,
+  sharePort,
+}: UwsServerOptions): Promise<UwsServer> {
   const app = uws.App();
   const shared = { maxBackpressure, idleTimeout, maxPayloadLength, sendPingsAutomatically: true } as const;
   const countPong = (session: StreamSession | UpdatesSession | undefined) => {
@@ -206,7 +214,7 @@ export async function listenUws({ uws, hub, route, host, port }: UwsServerOption
     );
   });
 
-  const listening = await listen(app, host, port);
+  const listening = await listen(app, host, port, sharePort ? listenShared : listenExclusively);
   let accepting = true;
   return {
     port: uws.us_socket_local_port(listening),
@@ -222,13 +230,18 @@ export async function listenUws({ uws, hub, route, host, port }: UwsServerOption
   };
 }
 
-async function listen(app: ReturnType<Uws["App"]>, host: string, port: number): Promise<us_listen_socket> {
+async function listen(
+  app: ReturnType<Uws["App"]>,
+  host: string,
+  port: number,
+  options: number,
+): Promise<us_listen_socket> {
   const attempts = port === 0 ? freePortAttempts : 1;
   for (let attempt = 1; attempt <= attempts; attempt++) {
     // Given port 0, µWS leaves SO_REUSEADDR off: after a kill its connections then keep the port for a minute.
     const chosen = port === 0 ? await findFreePort(host) : port;
     const listening = await new Promise<us_listen_socket | false>((resolve) => {
-      app.listen(host, chosen, listenExclusively, resolve);
+      app.listen(host, chosen, options, resolve);
     });
     if (listening !== false) return listening;
   }
