@@ -1,6 +1,13 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import { evolveCommit, initialRunState, toRow, type RunState, type WorkflowEvent } from "@millrace/schemas";
+import {
+  evolveCommit,
+  initialRunState,
+  isClosed,
+  toRow,
+  type RunState,
+  type WorkflowEvent,
+} from "@millrace/schemas";
 import { CommitRing } from "./commit-ring.ts";
 import type { RunCommit } from "./run-commit.ts";
 import { RunFolds, type StateSource } from "./run-folds.ts";
@@ -115,6 +122,45 @@ describe("RunFolds", () => {
         }
       }),
     );
+  });
+
+  it("I3: what changed, laid over the row of the commit before, is the row; and that commit is the base", () => {
+    let changed = 0;
+    fc.assert(
+      fc.property(picks, fc.nat(160), fc.func(fc.boolean()), (given, from, skipped) => {
+        const commits = history(given);
+        const at = { checkpoint: commits.at(-1)?.sequence ?? 0 };
+        const ring = new CommitRing({ commitsMax: 1, bytesMax: 1 }, at.checkpoint);
+        const folds = new RunFolds(source(commits, at), ring);
+        const carried = folds.carry();
+        for (const commit of commits) {
+          if (commit.sequence <= from) continue;
+          const { workflowId, sequence } = commit;
+          const previous = commits.findLast(
+            (other) => other.workflowId === workflowId && other.sequence < sequence,
+          );
+          const before = fold(commits, workflowId, sequence - 1);
+          // Who asks for the status alone makes no row: the next step must not be told against an older one.
+          if (skipped(sequence)) {
+            expect(folds.nextStatus(carried, commit)).toEqual({
+              before: before?.status ?? null,
+              after: fold(commits, workflowId, sequence)?.status,
+            });
+            continue;
+          }
+          const step = folds.nextStep(carried, commit);
+          const closedBefore = before !== null && isClosed(before.status);
+          expect(step?.base).toBe(previous === undefined || closedBefore ? 0 : previous.sequence);
+          expect(JSON.parse(step?.whole() ?? "")).toEqual(step?.row);
+          if (before === null) continue;
+          const fields = JSON.parse(step?.changed() ?? "") as object;
+          expect({ ...toRow(before), ...fields }).toEqual(step?.row);
+          if (!("input" in fields)) changed++;
+        }
+      }),
+      { numRuns: 500 },
+    );
+    expect(changed).toBeGreaterThan(100);
   });
 
   it("I2: no answer when the projector is further behind than the ring reaches", () => {

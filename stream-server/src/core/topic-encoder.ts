@@ -7,7 +7,8 @@
  * E2 A row is sent whole, or as what changed to those who have the row of the run's commit before (`Entry.step`).
  * E3 What matches by attributes or status is what matched live: both are folds over the run's history.
  *
- * Tested by `topic-encoder.prop.test.ts` and through the server's tests.
+ * Tested by `stream-rows.sqlite.test.ts` (random lives against the read model), `run-folds.prop.test.ts` and
+ * `subscription-options.sqlite.test.ts`.
  */
 import {
   hasAttributes,
