@@ -35,6 +35,8 @@ export interface ServerOptions {
   readonly split?: boolean;
   readonly streamProcesses?: string;
   readonly sharePort?: boolean;
+  /** False with `--no-projection`. */
+  readonly projection?: boolean;
   readonly parts?: string;
   readonly supervised?: boolean;
   readonly json?: boolean;
@@ -45,6 +47,8 @@ export interface ServerConfig {
   readonly split: boolean;
   /** Processes of the stream server, which share its port; more than one only with `split`. */
   readonly streamProcesses: number;
+  /** The stream server reads rows. False: it has only the broker. */
+  readonly projection: boolean;
   /** This process is one of several on its port. */
   readonly sharePort: boolean;
   /** This process is a part of a `--split` server and ends with its supervisor. */
@@ -101,6 +105,12 @@ export function readServerConfig(
       "serve --parts engine has nothing to host: give the modules that export its workflows with --workflows FILE...",
     );
   }
+  if (options.projection === false && parts.includes("projector")) {
+    throw new MillraceError(
+      "invalid_request",
+      "--no-projection refused: this process runs the projector, so it has a projection. Give --parts stream-server with it, or leave it out.",
+    );
+  }
   const namespace = options.namespace ?? given(env["MILLRACE_NAMESPACE"]) ?? "default";
   assertNamespace(namespace);
   if (options.group !== undefined) assertGroup(options.group);
@@ -113,6 +123,7 @@ export function readServerConfig(
     split: options.split === true || streamProcesses > 1,
     streamProcesses,
     sharePort: options.sharePort === true,
+    projection: options.projection !== false,
     supervised,
     dataDir: resolve(options.data ?? defaults.data),
     host: options.host ?? given(env["MILLRACE_HOST"]) ?? defaults.host,

@@ -43,6 +43,7 @@ export function createProgram(finish: (code: ExitCode) => void): Command {
   serverOptions(program.command("serve"))
     .description("run parts for production, on the broker at MILLRACE_NATS_URL or on an own one with --data")
     .option("--parts <names>", "of engine,projector,stream-server (default: all)")
+    .option("--no-projection", "serve the stream from the broker alone: no snapshots, no lists")
     .addOption(new Option("--supervised").hideHelp())
     .addOption(new Option("--share-port").hideHelp())
     .action((options: ServerOptions) => runServerCommand("serve", options, finish));

@@ -144,8 +144,19 @@ async function reachBroker({ config, output, stop }: Session): Promise<Reached> 
 }
 
 async function startHere({ config, logger, stop }: Session, { broker }: Reached): Promise<Started> {
-  const { parts, namespace, dataDir, host, port, sharePort, payloadKeys, group, leaseMs, taskLeaseMs } =
-    config;
+  const {
+    parts,
+    namespace,
+    dataDir,
+    host,
+    port,
+    sharePort,
+    projection,
+    payloadKeys,
+    group,
+    leaseMs,
+    taskLeaseMs,
+  } = config;
   const workflows = parts.includes("engine") ? await loadWorkflows(config.workflowFiles) : [];
   const running = await startParts({
     parts,
@@ -155,6 +166,7 @@ async function startHere({ config, logger, stop }: Session, { broker }: Reached)
     host,
     port,
     sharePort,
+    projection,
     workflows,
     payloadKeys,
     group,
@@ -204,6 +216,7 @@ async function startSplit(
           "--port",
           String(port),
         ],
+        ...(part === "stream-server" && !config.projection ? ["--no-projection"] : []),
         ...(part === "stream-server" && config.streamProcesses > 1 ? ["--share-port"] : []),
         ...(part === "engine" && workflowFiles.length > 0 ? ["--workflows", ...workflowFiles] : []),
         ...(group === undefined ? [] : ["--group", group]),

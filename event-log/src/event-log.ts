@@ -113,6 +113,26 @@ export interface FollowOptions {
 }
 export type FollowStatus = "live" | "interrupted" | "recreated" | "diverged" | "failed";
 
+export interface PageOptions {
+  /** Exclusive. */
+  readonly after: number;
+  /** Inclusive: a position that the caller has seen, so that "nothing up to here" is a fact and no race. */
+  readonly upTo: number;
+  /** Only these runs and schedules; absent: all. */
+  readonly workflows?: readonly string[];
+  /** Only these workflow types; absent: all. Not together with `workflows`. */
+  readonly types?: readonly string[];
+  readonly commitsMax: number;
+  /** About; one commit is given however large it is. */
+  readonly bytesMax: number;
+}
+
+export interface LogPage {
+  readonly commits: readonly StoredCommit[];
+  /** Everything up to here that was asked for is in `commits`. Beyond `after` whenever `options.upTo` is. */
+  readonly upTo: number;
+}
+
 export interface HeadsOptions {
   /** Only these workflow types; absent: all. */
   readonly types?: readonly string[];
@@ -158,6 +178,12 @@ export interface EventLog {
 
   /** The commit at a sequence, read from the leader; null when that sequence is not (or no longer) there. */
   read(sequence: number): Promise<StoredCommit | null>;
+
+  /**
+   * Commits of a range, in order, by request and answer: for readers of old history, of which there are many. Leaves
+   * nothing behind in the broker.
+   */
+  page(options: PageOptions): Promise<LogPage>;
 
   /**
    * The latest commit head of every run up to the log's end, sampled now: how an owner takes over. Returns the

@@ -12,7 +12,9 @@ export type {
   FollowStatus,
   HeadsOptions,
   LogInfo,
+  LogPage,
   LogStatus,
+  PageOptions,
   RegisteredType,
   StoredCommit,
 } from "./event-log.ts";

@@ -53,6 +53,8 @@ const codes = {
   draining: { retryable: true },
   timeout: { retryable: true },
   projector_behind: { retryable: true },
+  // This node cannot, another kind of node can.
+  projection_missing: { retryable: false },
   log_full: { retryable: true },
   // The machine or the installation.
   port_in_use: { retryable: false },

@@ -1,48 +1,64 @@
 /**
  * Pages for subscriptions that the ring does not cover, and what they wait for in between.
  *
- * Owns: the queue of reads, pages read in this slice, subscriptions whose read failed. Does not own: positions.
+ * Owns: the queue of reads, pages that several share, subscriptions whose read failed. Does not own: positions, where
+ * pages come from (`projection-source.ts`, `broker-source.ts`).
  *
+ * C1 Identical reads are one: under way or done a moment ago, in this turn or another.
+ * C2 At most `sourceReadsMax` reads are under way; those that wait do so in order.
  * H2 No exception of a read reaches the seam: the subscription waits and tries again.
  */
-import type { Projection } from "@millrace/projector";
-import { canonicalFilter, decodeCommit, MillraceError, type Filter } from "@millrace/schemas";
-import type { CommitPage } from "./core/commit-ring.ts";
-import type { RunAttributes } from "./core/run-attributes.ts";
-import type { RunCommit } from "./core/run-commit.ts";
+import { canonicalFilter, isMillraceError, type Filter } from "@millrace/schemas";
+import type { CommitSource, RequestSource, SourcePage } from "./commit-source.ts";
 import type { Seam } from "./core/seam.ts";
 import type { Subscription } from "./core/subscription.ts";
-import { turnSliceMs, type HubSettings } from "./hub-settings.ts";
+import { turnSliceMs } from "./hub-settings.ts";
 import type { KnownLog } from "./known-log.ts";
 import type { StreamServerLogger } from "./logger.ts";
 import type { Metrics } from "./metrics.ts";
-import { ProjectionWait } from "./projection-wait.ts";
+import { SharedPages } from "./shared-pages.ts";
 import { TurnQueue } from "./turn-queue.ts";
 
 export interface CatchUpReadsOptions {
   readonly seam: Seam;
-  readonly projection: Projection;
+  readonly source: CommitSource;
   readonly known: KnownLog;
-  readonly attributes: RunAttributes;
-  readonly settings: HubSettings;
   readonly metrics: Metrics;
   readonly logger: StreamServerLogger;
 }
 
+/** Reads of the broker under way: more would only wait there, and each answer is a page of memory. */
+const sourceReadsMax = 8;
+const sharedBytesMax = 16 * 1_048_576;
+const sharedLifeMs = 2_000;
+
+interface Read {
+  readonly source: RequestSource;
+  readonly key: string;
+  readonly filter: Filter;
+  readonly after: number;
+  readonly waiting: Set<Subscription>;
+}
+
 export class CatchUpReads {
   readonly #options: CatchUpReadsOptions;
-  readonly #queue: TurnQueue;
-  readonly #wait: ProjectionWait;
-  /** Pages read in this slice: clients that resume together ask for the same ones. */
-  readonly #pages = new Map<string, CommitPage>();
+  readonly #queue = new TurnQueue(turnSliceMs);
+  readonly #pages = new SharedPages(sharedBytesMax, sharedLifeMs);
+  /** Under way and in line. */
+  readonly #reads = new Map<string, Read>();
+  readonly #line: Read[] = [];
+  #running = 0;
   /** Subscriptions whose last read failed; tried again with {@link retry}. */
   readonly #failed = new Set<Subscription>();
   #stopped = false;
 
   constructor(options: CatchUpReadsOptions) {
     this.#options = options;
-    this.#queue = new TurnQueue(turnSliceMs, () => this.#pages.clear());
-    this.#wait = new ProjectionWait(options.projection, options.logger);
+  }
+
+  /** Memory of pages that are kept for others. */
+  get bytes(): number {
+    return this.#pages.bytes;
   }
 
   /** See `SeamPort.requestPage`. */
@@ -62,14 +78,26 @@ export class CatchUpReads {
 
   /** See `SeamPort.awaitState`. */
   awaitState(subscription: Subscription): void {
-    const { seam, projection } = this.#options;
-    const wanted = Math.min(Math.max(subscription.pos, 1), seam.ring.from - 1);
-    if (projection.checkpoint().sequence >= wanted) this.#failed.add(subscription);
-    else this.#wait.until(subscription, wanted, () => seam.onReady(subscription));
+    const { seam, source, known } = this.#options;
+    const ready = () => {
+      if (!this.#stopped) seam.onReady(subscription);
+    };
+    const failed = (error: unknown) => {
+      if (this.#stopped) return;
+      if (isMillraceError(error, "cursor_expired")) {
+        const { epoch, firstSequence } = known.info;
+        seam.gone(subscription, "purged", epoch, firstSequence);
+        return;
+      }
+      this.failed(subscription.pos, error);
+      this.#failed.add(subscription);
+    };
+    if (!source.awaitStates(subscription, ready, failed)) this.#failed.add(subscription);
   }
 
   /** Once a second: those whose read failed ask again. */
-  retry(): void {
+  retry(now: number): void {
+    this.#pages.expire(now);
     if (this.#failed.size === 0) return;
     const again = [...this.#failed];
     this.#failed.clear();
@@ -79,9 +107,10 @@ export class CatchUpReads {
   /** Tells of a failure. The first one of a round speaks for all that fail with it. */
   failed(position: number, error: unknown): void {
     if (this.#failed.size > 0) return;
-    this.#options.logger.error(
-      { err: error, position },
-      "A read of the projection failed, it is tried again",
+    const { logger, source } = this.#options;
+    logger.error(
+      { err: error, position, source: source.name },
+      "A read of old history failed, it is tried again",
     );
   }
 
@@ -91,57 +120,94 @@ export class CatchUpReads {
   }
 
   stop(): void {
+    this.#stopped = true;
     this.#queue.stop();
-    this.#wait.stop();
+    this.#options.source.stop();
   }
 
   #read(subscription: Subscription): void {
     if (subscription.mode !== "catchup" || this.#stopped) return;
-    const { seam, known } = this.#options;
+    const { metrics, source } = this.#options;
     const { pos, topic } = subscription;
+    const key = `${pos} ${canonicalFilter(topic.filter)}`;
     try {
-      const key = `${pos} ${canonicalFilter(topic.filter)}`;
-      const page = this.#pages.get(key) ?? this.#readPage(topic.filter, pos);
-      this.#pages.set(key, page);
-      if (page.upTo > pos) seam.onPage(subscription, page, known.info.firstSequence, known.info.epoch);
-      else this.#wait.until(subscription, pos + 1, () => this.request(subscription));
+      const kept = this.#pages.get(key, performance.now());
+      if (kept !== null) {
+        metrics.catchupReads.inc({ source: "shared" });
+        this.#deliver(subscription, kept, pos);
+        return;
+      }
+      const under = this.#reads.get(key);
+      if (under !== undefined) {
+        metrics.catchupReads.inc({ source: "shared" });
+        under.waiting.add(subscription);
+        return;
+      }
+      if (source.name === "broker") {
+        const read: Read = {
+          source,
+          key,
+          filter: topic.filter,
+          after: pos,
+          waiting: new Set([subscription]),
+        };
+        this.#reads.set(key, read);
+        this.#line.push(read);
+        this.#begin();
+        return;
+      }
+      metrics.catchupReads.inc({ source: source.name });
+      const page = source.read(topic.filter, pos);
+      this.#keep(key, page, pos);
+      this.#deliver(subscription, page, pos);
     } catch (error) {
-      this.failed(subscription.pos, error);
+      this.failed(pos, error);
       this.#failed.add(subscription);
     }
   }
 
-  #readPage(filter: Filter, after: number): CommitPage {
-    const { projection, known, attributes, settings, metrics, logger } = this.#options;
-    const checkpoint = projection.checkpoint();
-    if (checkpoint.sequence > 0 && checkpoint.streamCreated !== known.info.created) {
-      throw new MillraceError(
-        "checkpoint_mismatch",
-        `The projection is of another log (created ${checkpoint.streamCreated}, expected ${known.info.created}).`,
+  #begin(): void {
+    const { metrics } = this.#options;
+    while (this.#running < sourceReadsMax && !this.#stopped) {
+      const read = this.#line.shift();
+      if (read === undefined) return;
+      this.#running++;
+      metrics.catchupReads.inc({ source: read.source.name });
+      read.source.read(read.filter, read.after).then(
+        (page) => this.#finished(read, page),
+        (error: unknown) => this.#broken(read, error),
       );
     }
-    metrics.catchupReads.inc({ source: "projection" });
-    const { pageCommitsMax, pageBytesMax } = settings;
-    const { commits, upTo } = projection.commits(filter, after, pageCommitsMax, pageBytesMax);
-    const decoded: RunCommit[] = [];
-    for (const { sequence, workflowId, type, at, condition, body, attributes: around } of commits) {
-      try {
-        const commit: RunCommit = {
-          sequence,
-          workflowId,
-          type,
-          at,
-          condition,
-          events: decodeCommit(body, sequence),
-          bytes: body.length,
-        };
-        if (around !== undefined) attributes.note(commit, around);
-        decoded.push(commit);
-      } catch (error) {
-        metrics.undecodable.inc();
-        logger.error({ err: error, sequence, workflowId }, "Commit cannot be read: no subscriber gets it");
-      }
-    }
-    return { commits: decoded, upTo };
+  }
+
+  #finished({ key, after, waiting }: Read, page: SourcePage): void {
+    this.#running--;
+    this.#reads.delete(key);
+    this.#keep(key, page, after);
+    for (const subscription of waiting)
+      this.#queue.add(subscription, () => this.#deliver(subscription, page, after));
+    this.#begin();
+  }
+
+  #broken({ key, after, waiting }: Read, error: unknown): void {
+    this.#running--;
+    this.#reads.delete(key);
+    if (this.#stopped) return;
+    this.failed(after, error);
+    for (const subscription of waiting) this.#failed.add(subscription);
+    this.#begin();
+  }
+
+  #keep(key: string, page: SourcePage, after: number): void {
+    if (page.upTo > after && page.purged !== true) this.#pages.put(key, page, performance.now());
+  }
+
+  #deliver(subscription: Subscription, page: SourcePage, after: number): void {
+    if (this.#stopped || subscription.mode !== "catchup" || subscription.pos !== after) return;
+    const { seam, known, source } = this.#options;
+    const { epoch, firstSequence } = known.info;
+    if (page.purged === true) seam.gone(subscription, "purged", epoch, firstSequence);
+    else if (page.upTo > after) seam.onPage(subscription, page, firstSequence, epoch);
+    else source.awaitMore(subscription, after, () => this.request(subscription));
   }
 }

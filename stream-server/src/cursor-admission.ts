@@ -4,7 +4,7 @@
  */
 import type { LogInfo } from "@millrace/event-log";
 import type { Projection } from "@millrace/projector";
-import { isMillraceError, parseCursor, type GoneReason } from "@millrace/schemas";
+import { isMillraceError, MillraceError, parseCursor, type GoneReason } from "@millrace/schemas";
 import type { HubSettings } from "./hub-settings.ts";
 import type { KnownLog } from "./known-log.ts";
 import type { Metrics } from "./metrics.ts";
@@ -21,7 +21,8 @@ export type Admission =
 
 export interface CursorAdmissionOptions {
   readonly known: KnownLog;
-  readonly projection: Projection;
+  /** Null: a node without one answers from the log itself, which is never behind. */
+  readonly projection: Projection | null;
   readonly settings: HubSettings;
   readonly metrics: Metrics;
   /** Sequence of the newest commit heard of. */
@@ -38,7 +39,8 @@ export class CursorAdmission {
   /** `cursor_malformed`, `projector_behind`, `unavailable`. */
   async admit(from: string | undefined, min: number | undefined): Promise<Admission> {
     const { known, projection, settings, head } = this.#options;
-    if (min !== undefined) await projection.waitFor(min, settings.projectorWaitMs);
+    if (min !== undefined && projection !== null) await projection.waitFor(min, settings.projectorWaitMs);
+    if (min !== undefined && projection === null) await this.#reached(min);
     if (from === undefined || from === "now" || from === "snapshot") {
       return { kind: "at", position: head(), resumed: false };
     }
@@ -48,6 +50,17 @@ export class CursorAdmission {
     }
     const cursor = parseCursor(from);
     return this.admitSequence(cursor.sequence, cursor.epoch);
+  }
+
+  /** A position that the log does not have is told as one that the projector has not reached: ask again. */
+  async #reached(min: number): Promise<void> {
+    const { lastSequence } = await this.#options.known.ask();
+    if (lastSequence >= min) return;
+    throw new MillraceError(
+      "projector_behind",
+      `Sequence ${min} is not there yet: the log is at ${lastSequence}. Try again.`,
+      { details: { expected: min, actual: lastSequence } },
+    );
   }
 
   /** As {@link admit}, for a cursor that may have no epoch. */

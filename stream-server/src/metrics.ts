@@ -160,7 +160,7 @@ export function createMetrics(read: () => Readings) {
   // A rate over a series that begins with its first increase does not see that one.
   for (const reason of ["slow", "window", "tail"]) demotions.inc({ reason }, 0);
   for (const reason of ["start", "slow", "window", "tail"]) promotions.inc({ reason }, 0);
-  for (const source of ["ring", "projection"]) catchupReads.inc({ source }, 0);
+  for (const source of ["ring", "projection", "broker", "shared"]) catchupReads.inc({ source }, 0);
   for (const result of ["ok", "epoch", "expired", "future"]) resumes.inc({ result }, 0);
   // What is measured over time begins with the server, not with the first scrape.
   processRegistry();

@@ -19,7 +19,8 @@ export interface OperatorGaugesOptions {
   readonly registry: Registry;
   readonly log: Pick<EventLog, "info">;
   readonly millrace: Pick<Millrace, "fleet" | "tasks">;
-  readonly projection: Projection;
+  /** Null: what is asked of it is left out. */
+  readonly projection: Projection | null;
   /** Sequence of the newest commit that the tail has delivered. */
   readonly head: () => number;
 }
@@ -148,6 +149,7 @@ export function addOperatorGauges({
     for (const { group, shardsTotal } of fleet.groups.slice(0, labelsMax)) each.set({ group }, shardsTotal);
   });
 
+  if (projection === null) return;
   const fromProjection = shared(() => Promise.resolve(readProjection(projection)));
   gauge("runs_open", `Open runs by status, counted up to ${runsCountedMax}`, ["status"], async (each) => {
     for (const [status, count] of Object.entries((await fromProjection()).runs)) each.set({ status }, count);

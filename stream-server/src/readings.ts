@@ -10,7 +10,7 @@ export interface ReadingsSource {
   readonly seam: Seam;
   readonly sessions: ReadonlySet<Session>;
   readonly known: KnownLog;
-  readonly projection: Projection;
+  readonly projection: Projection | null;
   readonly folds: RunFolds;
   readonly snapshots: Snapshots;
   /** The tail delivers. */
@@ -36,7 +36,8 @@ export function takeReadings(source: ReadingsSource): Readings {
     if (mode !== "ended") subscriptions[mode]++;
     if (mode === "catchup") catchupLag = Math.max(catchupLag, head - pos);
   }
-  const checkpoint = projection.checkpoint().sequence;
+  // A node without a projection is not behind.
+  const checkpoint = projection === null ? head : projection.checkpoint().sequence;
   return {
     connections,
     subscriptions,

@@ -21,7 +21,12 @@ import { listenUws } from "./uws/uws-server.ts";
 
 export interface StreamServerOptions {
   readonly log: EventLog;
-  readonly projection: Projection;
+  /**
+   * The read model of this node. Null: old history is read from the broker, states are folded from the histories of
+   * the runs that a filter names, and what needs rows (snapshots, lists, `GET /v1/workflows/{id}`) is refused with
+   * `projection_missing`.
+   */
+  readonly projection: Projection | null;
   /** Carries out what the HTTP API asks for. */
   readonly millrace: Millrace;
   /** Address to bind to. Default `127.0.0.1`. */
@@ -99,7 +104,7 @@ export interface StreamServer {
  * process.once("SIGTERM", () => void server.drain());
  */
 export async function startStreamServer(options: StreamServerOptions): Promise<StreamServer> {
-  const { log, projection, millrace, host = "127.0.0.1", port = 8001 } = options;
+  const { log, millrace, host = "127.0.0.1", port = 8001 } = options;
   const settings = {
     ...streamServerDefaults,
     ...options.settings,
@@ -108,7 +113,7 @@ export async function startStreamServer(options: StreamServerOptions): Promise<S
   const uws = await loadUws();
   const hub = await StreamHub.start({
     log,
-    projection,
+    projection: options.projection,
     settings,
     logger: options.logger ?? silentLogger,
     onLogChanged: options.onLogChanged ?? (() => undefined),
@@ -119,9 +124,10 @@ export async function startStreamServer(options: StreamServerOptions): Promise<S
       registry: hub.metrics.registry,
       log,
       millrace,
-      projection,
+      projection: options.projection,
       head: () => hub.seam.head,
     });
+    const { projection } = hub;
     const parts = {
       millrace,
       projection,

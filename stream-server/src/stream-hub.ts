@@ -15,7 +15,17 @@
  */
 import type { EventLog, LogInfo } from "@millrace/event-log";
 import type { Projection } from "@millrace/projector";
-import { closeCodes, isClosed, MillraceError } from "@millrace/schemas";
+import {
+  closeCodes,
+  isClosed,
+  MillraceError,
+  toRow,
+  type Filter,
+  type StreamShape,
+  type WorkflowRow,
+} from "@millrace/schemas";
+import { absentProjection, projectionMissing } from "./absent-projection.ts";
+import { BrokerSource } from "./broker-source.ts";
 import { BufferBudget } from "./buffer-budget.ts";
 import { CatchUpReads } from "./catch-up-reads.ts";
 import { encodeBookmark } from "./core/encode.ts";
@@ -30,7 +40,9 @@ import { turnSliceMs, type HubSettings } from "./hub-settings.ts";
 import { KnownLog } from "./known-log.ts";
 import type { StreamServerLogger } from "./logger.ts";
 import { createMetrics, type Metrics } from "./metrics.ts";
+import { ProjectionSource } from "./projection-source.ts";
 import { takeReadings } from "./readings.ts";
+import { RunHistories } from "./run-histories.ts";
 import type { Session } from "./session.ts";
 import { Snapshots } from "./snapshots.ts";
 import { SpreadGone } from "./spread-gone.ts";
@@ -38,7 +50,8 @@ import { Tail } from "./tail.ts";
 
 export interface StreamHubOptions {
   readonly log: EventLog;
-  readonly projection: Projection;
+  /** Null: old history comes from the broker, and what needs rows is refused. */
+  readonly projection: Projection | null;
   readonly settings: HubSettings;
   readonly logger: StreamServerLogger;
   /** The log was made anew and this connection to it cannot go on: the process must be started again. */
@@ -47,6 +60,7 @@ export interface StreamHubOptions {
 
 export class StreamHub {
   readonly settings: HubSettings;
+  /** On a node without one, one that refuses everything. */
   readonly projection: Projection;
   readonly logger: StreamServerLogger;
   readonly metrics: Metrics;
@@ -57,6 +71,7 @@ export class StreamHub {
   readonly #known: KnownLog;
   readonly #admission: CursorAdmission;
   readonly #tail: Tail;
+  readonly #histories: RunHistories;
   readonly #folds: RunFolds;
   readonly #attributes: RunAttributes;
   readonly #statuses: RunStatuses;
@@ -73,23 +88,26 @@ export class StreamHub {
   #timer: NodeJS.Timeout | undefined;
 
   private constructor(options: StreamHubOptions, info: LogInfo) {
-    const { log, projection, settings, logger } = options;
+    const { log, settings, logger } = options;
+    const projection = options.projection ?? absentProjection();
+    const histories = (this.#histories = new RunHistories(log));
     this.#options = options;
     this.settings = settings;
     this.projection = projection;
     this.logger = logger;
     const known = (this.#known = new KnownLog(log, info));
     const seam = (this.seam = new Seam(this.#port(), info.lastSequence, settings));
-    const source = {
+    const rows = {
       checkpointSequence: () => projection.checkpoint().sequence,
       state: (id: string) => projection.state(id),
       stateAt: (id: string, sequence: number) => projection.stateAt(id, sequence),
       attributesAt: (id: string, sequence: number) => projection.attributesAt(id, sequence),
     };
+    const states = options.projection === null ? histories : rows;
     const { ring } = seam;
-    const folds = (this.#folds = new RunFolds(source, ring));
-    const attributes = (this.#attributes = new RunAttributes(source, ring));
-    const statuses = (this.#statuses = new RunStatuses(source, ring));
+    const folds = (this.#folds = new RunFolds(states, ring));
+    const attributes = (this.#attributes = new RunAttributes(states, ring));
+    const statuses = (this.#statuses = new RunStatuses(states, ring));
     const frameBytesMax = settings.pageBytesMax;
     this.#encoder = new TopicEncoder({ ring, folds, attributes, statuses, frameBytesMax });
     const metrics = (this.metrics = createMetrics(() =>
@@ -97,15 +115,20 @@ export class StreamHub {
         seam,
         sessions: this.sessions,
         known,
-        projection,
+        projection: options.projection,
         folds,
         snapshots: this.snapshots,
         following: this.following,
       }),
     ));
     const head = () => seam.head;
-    this.#admission = new CursorAdmission({ known, projection, settings, metrics, head });
-    this.#reads = new CatchUpReads({ seam, projection, known, attributes, settings, metrics, logger });
+    this.#admission = new CursorAdmission({ known, projection: options.projection, settings, metrics, head });
+    const common = { seam, known, settings, metrics, logger };
+    const source =
+      options.projection === null
+        ? new BrokerSource({ ...common, log, histories })
+        : new ProjectionSource({ ...common, projection, attributes });
+    this.#reads = new CatchUpReads({ seam, source, known, metrics, logger });
     this.snapshots = new Snapshots(projection, known, settings);
     this.#budget = new BufferBudget(settings, this.sessions, seam);
     this.#gone = new SpreadGone(seam);
@@ -162,6 +185,7 @@ export class StreamHub {
     if (this.#draining) return "the server is draining";
     if (this.#tailState !== "live") return `the tail of the event log is ${this.#tailState}`;
     const info = await this.#known.ask();
+    if (this.#options.projection === null) return null;
     const checkpoint = this.projection.checkpoint();
     if (checkpoint.sequence > 0 && checkpoint.streamCreated !== info.created)
       return "the projection is of another log";
@@ -189,6 +213,31 @@ export class StreamHub {
   /** As {@link admit}, for a cursor that may have no epoch. */
   admitSequence(sequence: number, epoch?: string): Promise<Admission> {
     return this.#admission.admitSequence(sequence, epoch);
+  }
+
+  /** Refuses what this node cannot serve: `projection_missing`. */
+  assertServable(filter: Filter, shape: StreamShape, from: string | undefined): void {
+    if (this.#options.projection !== null) return;
+    if (from === "snapshot") throw projectionMissing("A snapshot");
+    // States are folded from the histories of runs that are named: of all runs that would be all of the log.
+    if (filter.workflow !== undefined) return;
+    if (shape !== "events") throw projectionMissing(`Shape ${shape} without filter.workflow`);
+    if (filter.attr !== undefined) throw projectionMissing("filter.attr without filter.workflow");
+    if (filter.status !== undefined) throw projectionMissing("filter.status without filter.workflow");
+  }
+
+  /** A run's present row, and the sequence that it is of. */
+  async currentRow(
+    workflowId: string,
+  ): Promise<{ readonly row: WorkflowRow | null; readonly sequence: number }> {
+    if (this.#options.projection !== null) {
+      const { rows, sequence } = this.projection.snapshot({ workflow: [workflowId] }, 1);
+      return { row: rows[0] ?? null, sequence };
+    }
+    await this.#histories.load([workflowId], this.seam.head);
+    const sequence = this.#histories.checkpointSequence(workflowId);
+    const state = this.#histories.stateAt(workflowId, sequence);
+    return { row: state === null ? null : toRow(state), sequence };
   }
 
   /** Tells all clients to go elsewhere and refuses new subscriptions. */
@@ -322,6 +371,6 @@ export class StreamHub {
     }
     this.#budget.check(sum);
     this.#gone.tick(now);
-    if (this.#ticks % Math.ceil(1_000 / this.settings.tickMs) === 0) this.#reads.retry();
+    if (this.#ticks % Math.ceil(1_000 / this.settings.tickMs) === 0) this.#reads.retry(performance.now());
   }
 }

@@ -185,6 +185,7 @@ export class StreamSession implements Session, Outlet {
   ): Promise<void> {
     const hub = this.#hub;
     const { i } = entry;
+    hub.assertServable(filter, frame.shape ?? "events", frame.from);
     const admission = await hub.admit(frame.from, frame.min);
     // Unsubscribed, or disconnected, in the meantime.
     if (this.#entries.get(i) !== entry || !this.connection.open) return;

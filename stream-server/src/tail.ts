@@ -14,6 +14,7 @@ import type { EventLog, Follower, FollowStatus, StoredCommit } from "@millrace/e
 import { isMillraceError } from "@millrace/schemas";
 import type { RunCommit } from "./core/run-commit.ts";
 import type { StreamServerLogger } from "./logger.ts";
+import { toRunCommit } from "./to-run-commit.ts";
 
 /** Bounds one turn: when the tail has much to catch up, others get their turns between. */
 const batchMax = 1_000;
@@ -67,25 +68,10 @@ export class Tail {
 
   #take(commit: StoredCommit): void {
     this.#position = commit.sequence;
-    const decoded = this.#decode(commit);
+    const decoded = toRunCommit(commit, this.#options.logger, this.#options.onUndecodable);
     if (decoded === null) return;
     this.#pending.push(decoded);
     this.#schedule();
-  }
-
-  #decode(commit: StoredCommit): RunCommit | null {
-    const { sequence, workflowId, type, at } = commit;
-    try {
-      const { condition, events, body } = commit;
-      return { sequence, workflowId, type, at, condition, events, bytes: body.length };
-    } catch (error) {
-      this.#options.onUndecodable();
-      this.#options.logger.error(
-        { err: error, sequence, workflowId },
-        "Commit cannot be read: no subscriber gets it",
-      );
-      return null;
-    }
   }
 
   #schedule(): void {

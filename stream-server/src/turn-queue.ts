@@ -5,14 +5,12 @@
 export class TurnQueue {
   readonly #sliceMs: number;
   readonly #jobs = new Map<object, () => void>();
-  readonly #afterSlice: () => void;
   #scheduled = false;
   #stopped = false;
 
-  /** `sliceMs`: how long one turn may work. `afterSlice` is called when a turn ends. */
-  constructor(sliceMs: number, afterSlice: () => void = () => undefined) {
+  /** `sliceMs`: how long one turn may work. */
+  constructor(sliceMs: number) {
     this.#sliceMs = sliceMs;
-    this.#afterSlice = afterSlice;
   }
 
   /** One job per key: a second one replaces the first, in its place. */
@@ -42,7 +40,6 @@ export class TurnQueue {
       job();
       if (performance.now() >= end) break;
     }
-    this.#afterSlice();
     if (this.#jobs.size > 0) this.#schedule();
   }
 }

@@ -40,16 +40,16 @@ export class UpdatesSession implements Session, Outlet {
   }
 
   async #start(workflowId: string, from: number | null): Promise<void> {
-    const { seam, projection, changed, draining } = this.#hub;
+    const { seam, changed, draining } = this.#hub;
     if (changed || draining) {
       this.connection.close(closeCodes.draining, "connect again");
       return;
     }
     const filter = { workflow: [workflowId] };
     if (from === null) {
-      const { rows, sequence } = projection.snapshot(filter, 1);
-      const [row] = rows;
-      if (row !== undefined) this.send(Buffer.from(encodeUpdate(row)));
+      const { row, sequence } = await this.#hub.currentRow(workflowId);
+      if (!this.connection.open) return;
+      if (row !== null) this.send(Buffer.from(encodeUpdate(row)));
       seam.pump(seam.subscribe(this, 0, filter, "update", sequence));
       return;
     }

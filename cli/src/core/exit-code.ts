@@ -66,6 +66,7 @@ const byErrorCode: Readonly<Record<ErrorCode, ExitCode>> = {
   draining: unavailable,
   timeout: unavailable,
   projector_behind: unavailable,
+  projection_missing: exitCodes.failed,
   log_full: unavailable,
 
   port_in_use: machine,

@@ -25,6 +25,8 @@ export interface PartsOptions {
   readonly dataDir: string;
   readonly host: string;
   readonly port: number;
+  /** The stream server reads the projection; else it has only the broker. */
+  readonly projection: boolean;
   /** Other stream servers listen on the port too. */
   readonly sharePort: boolean;
   /** None: the engine hosts nothing, and only drivers move runs. */
@@ -139,7 +141,8 @@ async function startDoor(context: Context): Promise<string> {
   const { options, log, millrace, stops } = context;
   const { openProjection } = await import("@millrace/projector");
   const { startStreamServer } = await import("@millrace/stream-server");
-  const projection = openProjection({ log, path: projectionFile(options.dataDir, options.namespace) });
+  const path = projectionFile(options.dataDir, options.namespace);
+  const projection = options.projection ? openProjection({ log, path }) : null;
   try {
     const server = await startStreamServer({
       log,
@@ -155,11 +158,11 @@ async function startDoor(context: Context): Promise<string> {
     stops.set("stream-server", async (drainMs) => {
       await (drainMs > 0 ? server.drain() : server.close());
       context.projection = null;
-      projection.close();
+      projection?.close();
     });
     return server.url;
   } catch (error) {
-    projection.close();
+    projection?.close();
     throw error;
   }
 }

@@ -15,7 +15,9 @@ import type {
   FollowOptions,
   LeaseStore,
   LogInfo,
+  LogPage,
   LogStatus,
+  PageOptions,
   RegisteredType,
   StoredCommit,
   TaskQueues,
@@ -79,6 +81,11 @@ export class SealedLog implements EventLog {
   async read(sequence: number): Promise<StoredCommit | null> {
     const commit = await this.stored.read(sequence);
     return commit === null ? null : await this.payloads.openCommit(commit);
+  }
+
+  async page(options: PageOptions): Promise<LogPage> {
+    const { commits, upTo } = await this.stored.page(options);
+    return { commits: await this.payloads.openCommits([...commits]), upTo };
   }
 
   heads(...of: Parameters<EventLog["heads"]>): Promise<number> {

@@ -15,6 +15,7 @@ import type {
   FollowOptions,
   FollowStatus,
   HeadsOptions,
+  PageOptions,
   StoredCommit,
 } from "../event-log.ts";
 import { appendFaults, type EventLogHarness } from "./event-log-harness.ts";
@@ -35,9 +36,9 @@ function present<T>(value: T | null | undefined): T {
   return value;
 }
 
-/** One of the connections of a test, by turns. */
-function pick(logs: readonly EventLog[], turn: number): EventLog {
-  return present(logs[turn % logs.length]);
+/** One of several, by turns. */
+function pick<T>(list: readonly T[], turn: number): T {
+  return present(list[turn % list.length]);
 }
 
 /** For a writer that may lose: null instead of a conflict. */
@@ -492,6 +493,55 @@ export function describeEventLog(name: string, makeHarness: () => Promise<EventL
         expect(commits.map((commit) => commit.sequence)).toEqual(
           Array.from({ length: 2_101 }, (_, index) => index + 1),
         );
+      });
+    });
+
+    describe("page", () => {
+      test("gives what was asked for in pages that leave nothing out and say how far they reach", async () => {
+        const log = await open();
+        const runs = ["a", "b", "c", "d"].map((id, n) =>
+          startOf(id, { type: n % 2 === 0 ? "order" : "permit" }),
+        );
+        const ends = new Map<string, number>();
+        for (const run of runs) ends.set(run.workflowId, (await log.append(run)).sequence);
+        for (let n = 0; n < 60; n++) {
+          const run = pick(runs, n);
+          const expected = present(ends.get(run.workflowId));
+          const step = { ...stepOf(run.workflowId, expected), type: run.type };
+          ends.set(run.workflowId, (await log.append(step)).sequence);
+        }
+        const all: StoredCommit[] = [];
+        for (let sequence = 1; sequence <= 64; sequence++) all.push(present(await log.read(sequence)));
+        const cases: [Pick<PageOptions, "workflows" | "types">, (commit: StoredCommit) => boolean][] = [
+          [{}, () => true],
+          [{ workflows: ["b"] }, ({ workflowId }) => workflowId === "b"],
+          [{ workflows: ["a", "d", "nobody"] }, ({ workflowId }) => workflowId === "a" || workflowId === "d"],
+          [{ types: ["permit"] }, ({ type }) => type === "permit"],
+          [{ types: ["order", "permit"] }, () => true],
+          [{ workflows: ["nobody"] }, () => false],
+        ];
+        for (const [which, matches] of cases) {
+          for (const most of [
+            { commitsMax: 7, bytesMax: 1_000_000 },
+            { commitsMax: 1_000, bytesMax: 1 },
+          ]) {
+            const got: StoredCommit[] = [];
+            for (let after = 2, pages = 0; after < 50; pages++) {
+              expect(pages).toBeLessThan(60);
+              const page = await log.page({ ...which, ...most, after, upTo: 50 });
+              expect(page.upTo).toBeGreaterThan(after);
+              expect(page.upTo).toBeLessThanOrEqual(50);
+              expect(page.commits.length).toBeLessThanOrEqual(most.commitsMax);
+              expect(page.commits.every(({ sequence }) => sequence > after && sequence <= page.upTo)).toBe(
+                true,
+              );
+              got.push(...page.commits);
+              after = page.upTo;
+            }
+            const wanted = all.filter((each) => each.sequence > 2 && each.sequence <= 50 && matches(each));
+            expect(got.map(plain)).toEqual(wanted.map(plain));
+          }
+        }
       });
     });
 

@@ -38,7 +38,9 @@ import type {
   FollowOptions,
   HeadsOptions,
   LogInfo,
+  LogPage,
   LogStatus,
+  PageOptions,
   RegisteredType,
   StoredCommit,
 } from "../event-log.ts";
@@ -189,6 +191,15 @@ export class JetStreamLog implements EventLog {
 
   async read(sequence: number): Promise<StoredCommit | null> {
     return await this.#fromLeader(() => this.#reader.read(sequence));
+  }
+
+  async page(options: PageOptions): Promise<LogPage> {
+    const { shardCount } = this.#parts.stream;
+    for (const id of options.workflows ?? []) assertWorkflowId(id);
+    for (const type of options.types ?? []) assertSubjectType(type);
+    const subjects = options.workflows?.map((id) => anyTypeSubject(this.namespace, shardCount, id)) ??
+      this.#subjectsOf(options.types, undefined) ?? [`mr.${this.namespace}.>`];
+    return await this.#fromLeader(() => this.#reader.page(subjects, options));
   }
 
   async heads(onHead: (head: CommitHead) => void, options: HeadsOptions = {}): Promise<number> {

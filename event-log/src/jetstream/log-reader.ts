@@ -13,7 +13,7 @@
 import type { JetStreamManager, MsgRequest, NextMsgRequest, StoredMsg } from "@nats-io/jetstream";
 import { createInbox, type Msg, type NatsConnection, type Subscription } from "nats";
 import { anyTypeSubject, MillraceError, runSubject } from "@millrace/schemas";
-import type { StoredCommit } from "../event-log.ts";
+import type { LogPage, PageOptions, StoredCommit } from "../event-log.ts";
 import { LogCommit } from "../log-commit.ts";
 import { toMillraceError } from "./broker-errors.ts";
 import { headOf } from "./commit-message.ts";
@@ -28,6 +28,8 @@ interface Batch {
 
 /** Commits of one batch request; the broker also ends a batch by bytes. */
 const batchCommits = 1_000;
+/** Subjects of one page that are read beside each other. */
+const subjectsAtOnce = 8;
 
 export class LogReader {
   readonly #connection: NatsConnection;
@@ -104,6 +106,45 @@ export class LogReader {
     return commits;
   }
 
+  /** Commits of some subjects in a range, in order. */
+  async page(subjects: readonly string[], options: PageOptions): Promise<LogPage> {
+    const { after, upTo } = options;
+    const commits: StoredCommit[] = [];
+    let end = upTo;
+    // A few at a time: each answer may be a whole page.
+    for (let n = 0; n < subjects.length; n += subjectsAtOnce) {
+      const read = await Promise.all(
+        subjects.slice(n, n + subjectsAtOnce).map((subject) => this.#stretch(subject, options)),
+      );
+      for (const one of read) {
+        commits.push(...one.commits);
+        end = Math.min(end, one.upTo);
+      }
+    }
+    if (subjects.length > 1) commits.sort((a, b) => a.sequence - b.sequence);
+    const reached = commits.filter(({ sequence }) => sequence <= end);
+    if (reached.length <= options.commitsMax) return { commits: reached, upTo: Math.max(end, after) };
+    const page = reached.slice(0, options.commitsMax);
+    return { commits: page, upTo: page.at(-1)?.sequence ?? after };
+  }
+
+  /** One subject's part of a page. */
+  async #stretch(subject: string, { after, upTo, commitsMax, bytesMax }: PageOptions): Promise<LogPage> {
+    if (after >= upTo) return { commits: [], upTo };
+    const attempt = `Reading ${subject} from sequence ${after + 1}`;
+    const batch = await this.#batch(subject, after + 1, attempt, commitsMax, bytesMax);
+    let commits = batch.filter(({ sequence }) => sequence > after && sequence <= upTo);
+    if (batch.length === 0) {
+      // The end, or a replica that is behind: the leader knows.
+      const next = await this.#fromLeader({ seq: after + 1, next_by_subj: subject }, attempt);
+      if (next === null || next.sequence > upTo) return { commits: [], upTo };
+      commits = [next];
+    }
+    const last = batch.at(-1)?.sequence ?? 0;
+    // What lies beyond was seen, so nothing is missing before it; else the next page says whether that was all.
+    return { commits, upTo: last >= upTo ? upTo : (commits.at(-1)?.sequence ?? upTo) };
+  }
+
   /** Ends every batch under way: the connection is lost or closed. */
   fail(error: Error): void {
     const batches = [...this.#batches.values()];
@@ -134,7 +175,13 @@ export class LogReader {
     );
   }
 
-  async #batch(subject: string, from: number, attempt: string): Promise<StoredCommit[]> {
+  async #batch(
+    subject: string,
+    from: number,
+    attempt: string,
+    commitsMax = batchCommits,
+    bytesMax?: number,
+  ): Promise<StoredCommit[]> {
     const token = (this.#nextToken++).toString(36);
     try {
       return await new Promise<StoredCommit[]>((resolve, reject) => {
@@ -150,7 +197,7 @@ export class LogReader {
         });
         this.#connection.publish(
           `$JS.API.DIRECT.GET.${this.#stream.name}`,
-          JSON.stringify({ seq: from, next_by_subj: subject, batch: batchCommits }),
+          JSON.stringify({ seq: from, next_by_subj: subject, batch: commitsMax, max_bytes: bytesMax }),
           { reply: this.#inbox + token },
         );
       });

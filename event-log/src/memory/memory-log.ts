@@ -210,6 +210,21 @@ export function createMemoryLog(options: MemoryLogOptions = {}): EventLog {
       requireConnected();
       return commitAt(sequence);
     },
+    async page({ after, upTo, workflows, types, commitsMax, bytesMax }) {
+      requireConnected();
+      const end = Math.min(upTo, stream().entries.length);
+      const commits: StoredCommit[] = [];
+      let bytes = 0;
+      for (let sequence = after + 1; sequence <= end; sequence++) {
+        const commit = commitAt(sequence);
+        if (commit === null || workflows?.includes(commit.workflowId) === false) continue;
+        if (types?.includes(commit.type) === false) continue;
+        commits.push(commit);
+        bytes += commit.body.length;
+        if (commits.length >= commitsMax || bytes >= bytesMax) return { commits, upTo: sequence };
+      }
+      return { commits, upTo };
+    },
     async heads(onHead, { types, shards } = {}) {
       requireConnected();
       const end = stream().entries.length;

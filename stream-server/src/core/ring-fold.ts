@@ -21,8 +21,8 @@ export interface Fold<T> {
   /** Before the first commit of a run. */
   readonly initial: T;
   after(before: T, commit: RunCommit): T;
-  /** The read model: everything up to here is in it. */
-  checkpointSequence(): number;
+  /** The read model: everything of this run up to here is in it. */
+  checkpointSequence(workflowId: string): number;
   /** From the read model, as of a sequence that the checkpoint has reached, or the latest. */
   asOf(workflowId: string, sequence: number): T;
 }
@@ -72,7 +72,7 @@ export class RingFold<T extends object> {
     if (first.events[0]?.type === "WorkflowStarted") return this.#fold.initial;
     // What the ring does not have of this run lies before the ring.
     const wanted = Math.min(first.sequence, this.#ring.from) - 1;
-    if (this.#fold.checkpointSequence() < wanted) return null;
+    if (this.#fold.checkpointSequence(first.workflowId) < wanted) return null;
     return this.#fold.asOf(first.workflowId, first.sequence - 1);
   }
 }

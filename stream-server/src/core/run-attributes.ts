@@ -4,8 +4,8 @@ import { RingFold } from "./ring-fold.ts";
 
 /** The read model, as far as attributes go. */
 export interface AttributeSource {
-  /** Everything up to here is in it. */
-  checkpointSequence(): number;
+  /** Everything of this run up to here is in it. */
+  checkpointSequence(workflowId: string): number;
   /** As of a sequence that the checkpoint has reached, or the latest. */
   attributesAt(workflowId: string, sequence: number): Attributes;
 }
@@ -17,7 +17,7 @@ export class RunAttributes extends RingFold<Attributes> {
       {
         initial: noAttributes,
         after: (before, { events }) => attributesAfter(before, events),
-        checkpointSequence: () => source.checkpointSequence(),
+        checkpointSequence: (id) => source.checkpointSequence(id),
         asOf: (id, sequence) => source.attributesAt(id, sequence),
       },
       ring,

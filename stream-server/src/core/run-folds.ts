@@ -26,8 +26,8 @@ import { FoldedRow, StateStep } from "./state-step.ts";
 
 /** The read model, as far as folding goes. Every state handed out is the caller's own copy. */
 export interface StateSource {
-  /** Everything up to here is in it. */
-  checkpointSequence(): number;
+  /** Everything of this run up to here is in it. */
+  checkpointSequence(workflowId: string): number;
   state(workflowId: string): RunState | null;
   stateAt(workflowId: string, sequence: number): RunState | null;
 }
@@ -165,7 +165,7 @@ export class RunFolds {
       for (const commit of rest) evolveCommit(whole, commit);
       return whole;
     }
-    const checkpoint = this.#source.checkpointSequence();
+    const checkpoint = this.#source.checkpointSequence(workflowId);
     if (checkpoint < sequence && checkpoint < this.#ring.from - 1) return null;
     let state = this.#source.state(workflowId);
     // The read model may be ahead of what is asked for, or have moved since its checkpoint was read.

@@ -20,7 +20,7 @@ export class RunStatuses {
       {
         initial: initialRunPhase,
         after: (before, commit) => phaseAfter(before, commit),
-        checkpointSequence: () => source.checkpointSequence(),
+        checkpointSequence: (id) => source.checkpointSequence(id),
         asOf(id, sequence) {
           let state = source.state(id);
           // The read model may be ahead of what is asked for.

@@ -49,6 +49,7 @@ export const statusOf: Readonly<Record<ErrorCode, number>> = {
   draining: 503,
   timeout: 504,
   projector_behind: 503,
+  projection_missing: 501,
   log_full: 507,
   port_in_use: 500,
   data_folder_in_use: 500,
