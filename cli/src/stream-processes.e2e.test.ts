@@ -46,8 +46,29 @@ describe("millrace dev --stream-processes 2", () => {
     );
   });
 
-  function follow(): { readonly client: Client; readonly ids: string[] } {
-    const client = createClient({ url: ready.url, WebSocket, backoff: { minMs: 50, maxMs: 500 } });
+  it("serves the same stream from the broker alone with --no-projection", async () => {
+    await start("seen-from-the-edge");
+    const edge = new Server(
+      ["serve", "--parts", "stream-server", "--no-projection", "--stream-processes", "2", "--port", "0"],
+      { MILLRACE_NATS_URL: ready.natsUrl },
+    );
+    try {
+      const { url, parts } = await edge.ready();
+      expect(Object.keys(parts)).toEqual(["stream-server", "stream-server-2"]);
+      const { ids } = follow(url);
+      await eventually("all is there", 20_000, () => ids.includes("seen-from-the-edge"));
+      const list = await fetch(`${url}/v1/workflows`);
+      expect([list.status, ((await list.json()) as { code: string }).code]).toEqual([
+        501,
+        "projection_missing",
+      ]);
+    } finally {
+      await edge.kill();
+    }
+  });
+
+  function follow(url = ready.url): { readonly client: Client; readonly ids: string[] } {
+    const client = createClient({ url, WebSocket, backoff: { minMs: 50, maxMs: 500 } });
     clients.push(client);
     const ids: string[] = [];
     const onError = (error: unknown) => void ids.push(String(error));

@@ -2,37 +2,56 @@ import type { Seam } from "./core/seam.ts";
 import type { HubSettings } from "./hub-settings.ts";
 import type { Session } from "./session.ts";
 
-/** What may wait in all sockets together. */
-export class BufferBudget {
-  readonly #settings: HubSettings;
-  readonly #sessions: ReadonlySet<Session>;
-  readonly #seam: Seam;
-  #bufferedBytes = 0;
+export interface BufferBudgetOptions {
+  readonly settings: HubSettings;
+  readonly sessions: ReadonlySet<Session>;
+  readonly seam: Seam;
+  /** Bytes that are held for clients and not in sockets: the ring, snapshots on their way, shared pages, histories. */
+  readonly heldBytes: () => number;
+  /** Lets go of what is only kept in case somebody else asks for it. */
+  readonly letGo: () => void;
+}
 
-  constructor(settings: HubSettings, sessions: ReadonlySet<Session>, seam: Seam) {
-    this.#settings = settings;
-    this.#sessions = sessions;
-    this.#seam = seam;
+/**
+ * What the stream may hold in memory, for all clients together. Over it, first what is kept for convenience goes, then
+ * the largest connections are demoted, and new subscriptions are refused (4004) until there is room again.
+ */
+export class BufferBudget {
+  readonly #options: BufferBudgetOptions;
+  #exceeded = false;
+
+  constructor(options: BufferBudgetOptions) {
+    this.#options = options;
   }
 
   /** As of the last {@link check}. */
   get exceeded(): boolean {
-    return this.#bufferedBytes > this.#settings.bufferedBytesMax;
+    return this.#exceeded;
   }
 
-  /** With what waits in all sockets now: the largest are demoted, until those that stay live hold less than the budget. */
-  check(sum: number): void {
-    this.#bufferedBytes = sum;
-    if (!this.exceeded) return;
-    const bySize = [...this.#sessions].sort(
-      (a, b) => b.connection.bufferedBytes() - a.connection.bufferedBytes(),
-    );
-    let left = sum;
+  /** With what waits in all sockets now. */
+  check(buffered: number): void {
+    const { letGo } = this.#options;
+    if (this.#over(buffered) > 0) letGo();
+    const over = this.#over(buffered);
+    this.#exceeded = over > 0;
+    if (this.#exceeded) this.#relieve(over);
+  }
+
+  #over(buffered: number): number {
+    const { settings, heldBytes } = this.#options;
+    return Math.max(buffered - settings.bufferedBytesMax, buffered + heldBytes() - settings.memoryBytesMax);
+  }
+
+  /** The largest first, until what is left to live ones is less by `over`. */
+  #relieve(over: number): void {
+    const { sessions, seam } = this.#options;
+    const bySize = [...sessions].sort((a, b) => b.connection.bufferedBytes() - a.connection.bufferedBytes());
+    let left = over;
     for (const { connection, outlet } of bySize) {
-      if (left <= this.#settings.bufferedBytesMax) return;
+      if (left <= 0) return;
       left -= connection.bufferedBytes();
-      for (const subscription of [...this.#seam.subscriptionsOf(outlet)])
-        this.#seam.demote(subscription, "slow");
+      for (const subscription of [...seam.subscriptionsOf(outlet)]) seam.demote(subscription, "slow");
     }
   }
 }

@@ -6,13 +6,15 @@
  *
  * C1 Identical reads are one: under way or done a moment ago, in this turn or another.
  * C2 At most `sourceReadsMax` reads are under way; those that wait do so in order.
+ * C3 A herd is served in order: so many begin per second (`HerdLimits`), and those who wait have a limit.
  * H2 No exception of a read reaches the seam: the subscription waits and tries again.
  */
-import { canonicalFilter, isMillraceError, type Filter } from "@millrace/schemas";
+import { canonicalFilter, isMillraceError, MillraceError, type Filter } from "@millrace/schemas";
 import type { CommitSource, RequestSource, SourcePage } from "./commit-source.ts";
 import type { Seam } from "./core/seam.ts";
 import type { Subscription } from "./core/subscription.ts";
-import { turnSliceMs } from "./hub-settings.ts";
+import { TokenBucket } from "./core/token-bucket.ts";
+import { turnSliceMs, type HerdLimits } from "./hub-settings.ts";
 import type { KnownLog } from "./known-log.ts";
 import type { StreamServerLogger } from "./logger.ts";
 import type { Metrics } from "./metrics.ts";
@@ -25,6 +27,7 @@ export interface CatchUpReadsOptions {
   readonly known: KnownLog;
   readonly metrics: Metrics;
   readonly logger: StreamServerLogger;
+  readonly limits: HerdLimits;
 }
 
 /** Reads of the broker under way: more would only wait there, and each answer is a page of memory. */
@@ -52,8 +55,15 @@ export class CatchUpReads {
   readonly #failed = new Set<Subscription>();
   #stopped = false;
 
+  readonly #bucket: TokenBucket;
+  /** Those who may read until they are live, and those who wait for that, in order. */
+  readonly #admitted = new Set<Subscription>();
+  readonly #waiting = new Set<Subscription>();
+
   constructor(options: CatchUpReadsOptions) {
     this.#options = options;
+    const { deepPerSecond, deepBurst } = options.limits;
+    this.#bucket = new TokenBucket(deepPerSecond, deepBurst, Date.now());
   }
 
   /** Memory of pages that are kept for others. */
@@ -63,7 +73,46 @@ export class CatchUpReads {
 
   /** See `SeamPort.requestPage`. */
   request(subscription: Subscription): void {
+    if (!this.#admitted.has(subscription)) {
+      if (this.#waiting.size > 0 || !this.#bucket.take(Date.now())) {
+        this.#waiting.add(subscription);
+        return;
+      }
+      this.#admitted.add(subscription);
+    }
     this.#queue.add(subscription, () => this.#read(subscription));
+  }
+
+  /** Before a subscription is made that will read: `overloaded` when too many wait already. */
+  assertRoom(): void {
+    const { deepWaitingMax } = this.#options.limits;
+    if (this.#waiting.size < deepWaitingMax) return;
+    throw new MillraceError(
+      "overloaded",
+      `Resuming refused: ${this.#waiting.size} others wait to read old history, the limit is ${deepWaitingMax}. Try again later.`,
+      { details: { limit: deepWaitingMax, actual: this.#waiting.size } },
+    );
+  }
+
+  /** It is live, or has ended. */
+  arrived(subscription: Subscription): void {
+    this.#admitted.delete(subscription);
+    this.#waiting.delete(subscription);
+  }
+
+  /** Lets in who waits, as many as it is time for. */
+  tick(now: number): void {
+    for (const subscription of this.#waiting) {
+      if (!this.#bucket.take(now)) return;
+      this.#waiting.delete(subscription);
+      this.#admitted.add(subscription);
+      this.#queue.add(subscription, () => this.#read(subscription));
+    }
+  }
+
+  /** Forgets pages that are kept for others. */
+  letGo(): void {
+    this.#pages.clear();
   }
 
   /** See `SeamPort.pumpLater`. */

@@ -52,6 +52,12 @@ export class RunHistories implements StateSource, AttributeSource {
     return this.#bytes;
   }
 
+  /** Forgets all of them; who needs one reads it again. */
+  letGo(): void {
+    this.#histories.clear();
+    this.#bytes = 0;
+  }
+
   /** Up to where all of these are whole. */
   reach(ids: readonly string[]): number {
     return Math.min(...ids.map((id) => this.checkpointSequence(id)));

@@ -43,6 +43,11 @@ export class SharedPages {
     }
   }
 
+  clear(): void {
+    this.#pages.clear();
+    this.#bytes = 0;
+  }
+
   expire(now: number): void {
     for (const [key, { at }] of this.#pages) {
       if (now - at < this.#lifeMs) break;

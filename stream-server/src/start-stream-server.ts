@@ -65,6 +65,14 @@ export const streamServerDefaults: StreamServerSettings = {
   helloTimeoutMs: streamDefaults.helloTimeoutMs,
   stuckMs: 60_000,
   bufferedBytesMax: 256 * 1_048_576,
+  memoryBytesMax: 640 * 1_048_576,
+  // A page is read and encoded in about a millisecond: this leaves half of a core to live traffic.
+  deepPerSecond: 500,
+  deepBurst: 1_000,
+  deepWaitingMax: 20_000,
+  // An upgrade costs some 50 microseconds without TLS and ten times that with it.
+  connectionsPerSecond: 2_500,
+  connectionsBurst: 5_000,
   // Below the usual limit of 20,000 descriptors, with room for files and HTTP.
   connectionsMax: 19_000,
   subscriptionsPerSocket: limits.subscriptionsPerSocket,
@@ -97,7 +105,7 @@ export interface StreamServer {
 /**
  * Starts the HTTP API and the live stream on one port. Closes none of what it was given.
  *
- * Rejects with `unavailable` (the broker does not answer), `port_in_use`, `native_module_unsupported`.
+ * Rejects with `unavailable` (the broker does not answer), `port_in_use`, `native_module_unsupported`, `invalid_request` (settings that cannot be kept).
  *
  * @example
  * const server = await startStreamServer({ log, projection, millrace, port: 8001 });
@@ -110,6 +118,13 @@ export async function startStreamServer(options: StreamServerOptions): Promise<S
     ...options.settings,
     node: options.node ?? `${hostname()}-${process.pid}`,
   };
+  if (settings.memoryBytesMax <= settings.bytesMax) {
+    throw new MillraceError(
+      "invalid_request",
+      `Stream server not started: memoryBytesMax is ${settings.memoryBytesMax}, and the ring alone may take ${settings.bytesMax} (bytesMax). Give more, or make the ring smaller.`,
+      { details: { limit: settings.memoryBytesMax, actual: settings.bytesMax } },
+    );
+  }
   const uws = await loadUws();
   const hub = await StreamHub.start({
     log,

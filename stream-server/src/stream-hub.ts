@@ -35,6 +35,7 @@ import { RunFolds } from "./core/run-folds.ts";
 import { Seam, type SeamPort } from "./core/seam.ts";
 import { RunStatuses } from "./core/run-statuses.ts";
 import { TopicEncoder } from "./core/topic-encoder.ts";
+import { TokenBucket } from "./core/token-bucket.ts";
 import { CursorAdmission, type Admission } from "./cursor-admission.ts";
 import { turnSliceMs, type HubSettings } from "./hub-settings.ts";
 import { KnownLog } from "./known-log.ts";
@@ -78,6 +79,7 @@ export class StreamHub {
   readonly #encoder: TopicEncoder;
   readonly #reads: CatchUpReads;
   readonly #budget: BufferBudget;
+  readonly #connections: TokenBucket;
   readonly #gone: SpreadGone;
   #tailState: "live" | "lost" | "changed" = "lost";
   #draining = false;
@@ -128,9 +130,19 @@ export class StreamHub {
       options.projection === null
         ? new BrokerSource({ ...common, log, histories })
         : new ProjectionSource({ ...common, projection, attributes });
-    this.#reads = new CatchUpReads({ seam, source, known, metrics, logger });
+    this.#reads = new CatchUpReads({ seam, source, known, metrics, logger, limits: settings });
     this.snapshots = new Snapshots(projection, known, settings);
-    this.#budget = new BufferBudget(settings, this.sessions, seam);
+    this.#connections = new TokenBucket(settings.connectionsPerSecond, settings.connectionsBurst, Date.now());
+    this.#budget = new BufferBudget({
+      settings,
+      sessions: this.sessions,
+      seam,
+      heldBytes: () => ring.bytes + this.snapshots.bytes + this.#reads.bytes + histories.bytes,
+      letGo: () => {
+        this.#reads.letGo();
+        histories.letGo();
+      },
+    });
     this.#gone = new SpreadGone(seam);
     this.#tail = new Tail({
       log,
@@ -206,13 +218,24 @@ export class StreamHub {
   }
 
   /** Where a subscription begins: see {@link CursorAdmission}. */
-  admit(from: string | undefined, min: number | undefined): Promise<Admission> {
-    return this.#admission.admit(from, min);
+  async admit(from: string | undefined, min: number | undefined): Promise<Admission> {
+    return this.#roomFor(await this.#admission.admit(from, min));
   }
 
   /** As {@link admit}, for a cursor that may have no epoch. */
-  admitSequence(sequence: number, epoch?: string): Promise<Admission> {
-    return this.#admission.admitSequence(sequence, epoch);
+  async admitSequence(sequence: number, epoch?: string): Promise<Admission> {
+    return this.#roomFor(await this.#admission.admitSequence(sequence, epoch));
+  }
+
+  /** Whether a new connection may be made now: a herd is taken in no faster than it can be served. */
+  takesConnection(): boolean {
+    return this.#connections.take(Date.now());
+  }
+
+  /** `overloaded` when more wait for old history than may. */
+  #roomFor(admission: Admission): Admission {
+    if (admission.kind === "at" && admission.position < this.seam.ring.from - 1) this.#reads.assertRoom();
+    return admission;
   }
 
   /** Refuses what this node cannot serve: `projection_missing`. */
@@ -325,10 +348,14 @@ export class StreamHub {
       },
       onDemoted: (subscription, reason) => this.metrics.demoted(subscription, reason),
       onPromoted: (subscription) => {
+        this.#reads.arrived(subscription);
         this.#encoder.putDown(subscription);
         this.metrics.promoted(subscription);
       },
-      onEnded: (subscription) => this.#encoder.putDown(subscription),
+      onEnded: (subscription) => {
+        this.#reads.arrived(subscription);
+        this.#encoder.putDown(subscription);
+      },
       onCaughtUp: (subscription, commits, entries) => {
         this.metrics.frames.inc();
         this.metrics.resumedCommits.inc(commits);
@@ -371,6 +398,7 @@ export class StreamHub {
     }
     this.#budget.check(sum);
     this.#gone.tick(now);
+    this.#reads.tick(now);
     if (this.#ticks % Math.ceil(1_000 / this.settings.tickMs) === 0) this.#reads.retry(performance.now());
   }
 }

@@ -344,7 +344,7 @@ export class StreamSession implements Session, Outlet {
       code: known ? error.code : "internal",
       msg: known ? error.message : "The server failed on this subscription; its log says why. Try again.",
       retry,
-      after: retry ? retryAfterMs : 0,
+      after: retry ? afterMs(error) : 0,
     });
   }
 
@@ -403,6 +403,13 @@ function snapshotLate(i: number, limitMs: number): MillraceError {
       "projection is kept. Narrow the filter, or read faster.",
     { details: { limit: limitMs } },
   );
+}
+
+/** Too many at once are told to come back at different times. */
+function afterMs(error: unknown): number {
+  return isMillraceError(error, "overloaded")
+    ? Math.round(retryAfterMs * (1 + 4 * Math.random()))
+    : retryAfterMs;
 }
 
 function onlyWorkflow(filter: Filter): string {

@@ -89,9 +89,10 @@ export interface SubscribeOptions {
 }
 
 export const seamLimits: SeamLimits = {
-  // About a minute of a busy node: a deploy's reconnects are served from memory.
-  commitsMax: 100_000,
-  bytesMax: 64 * 1_048_576,
+  // A minute of 2,000 commits a second with some room: a deploy's reconnects are served from memory. A commit of an
+  // event costs about a kilobyte here.
+  commitsMax: 150_000,
+  bytesMax: 192 * 1_048_576,
   highBytes: 262_144,
   lowBytes: 32_768,
   pageCommitsMax: 500,

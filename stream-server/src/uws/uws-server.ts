@@ -286,9 +286,17 @@ function upgrade<Data>(
 }
 
 /** Why no more connections are taken; null when they are. */
-function refusalOf({ sessions, settings, draining }: StreamHub): MillraceError | null {
+function refusalOf(hub: StreamHub): MillraceError | null {
+  const { sessions, settings, draining } = hub;
   if (draining) return new MillraceError("draining", "This server is going away. Connect again.");
-  if (sessions.size < settings.connectionsMax) return null;
+  if (sessions.size < settings.connectionsMax) {
+    if (hub.takesConnection()) return null;
+    return new MillraceError(
+      "overloaded",
+      `This server takes ${settings.connectionsPerSecond} new connections a second, and more came. Connect again in some seconds, or to another one.`,
+      { details: { limit: settings.connectionsPerSecond } },
+    );
+  }
   return new MillraceError(
     "overloaded",
     `This server has ${sessions.size} connections, the limit is ${settings.connectionsMax}. Connect again later, or to another one.`,
