@@ -25,14 +25,14 @@ export interface ClientOptions {
    */
   readonly url: string;
   /**
-   * Default: the global one (browsers, Node 22 and up). On Node 20 pass the one of the `ws` package; without one the
-   * client uses HTTP.
+   * Default: the global one (browsers, Node 22 and up). On Node 20 pass the one of the `ws` package.
    */
   readonly WebSocket?: WebSocketConstructor;
   /**
    * The ways to the stream that may be used, best first; one alone pins it. After two attempts in a row that did not
    * reach the server the next one is tried, and the first again beside it, 10 s later and then every five minutes.
-   * Default: `["websocket", "sse", "poll"]`. The two over HTTP are loaded only when they are needed.
+   * Default: `["websocket"]`, all that this version of the server speaks; `sse` and `poll` are for servers that have
+   * the stream over HTTP, and are loaded only when they are needed.
    */
   readonly transports?: readonly TransportKind[];
   /**

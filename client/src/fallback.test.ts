@@ -53,6 +53,7 @@ class World {
       now: () => time.now,
       random: () => 0.5,
       timer: time.timer,
+      transports: ["websocket", "sse", "poll"],
       ...options,
     });
   }

@@ -19,12 +19,13 @@ interface Ways extends TransportOptions {
   readonly timer: Timer;
 }
 
-const all: readonly TransportKind[] = ["websocket", "sse", "poll"];
+/** Only what the stream server speaks today: a client that fell back to HTTP would be refused there for good. */
+const spoken: readonly TransportKind[] = ["websocket"];
 const httpRequestsDefault = 4;
 
 /** The wanted transports that this runtime has; `invalid_request` when that is none. */
 export function usableTransports(options: TransportOptions): readonly TransportKind[] {
-  const wanted = options.transports ?? all;
+  const wanted = options.transports ?? spoken;
   const hasSocket = findWebSocket(options.WebSocket) !== undefined;
   const hasFetch = (options.fetch ?? globalThis.fetch) !== undefined;
   const usable = wanted.filter((kind) => (kind === "websocket" ? hasSocket : hasFetch));

@@ -26,5 +26,3 @@ export interface Transport {
   send(frame: ClientFrame): void;
   close(code: number, reason: string): void;
 }
-
-export type OpenTransport = (listener: TransportListener) => Transport;

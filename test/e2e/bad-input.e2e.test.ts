@@ -236,7 +236,7 @@ describe("over the stream", () => {
       name: "an unknown filter field",
       frame: { t: "sub", i: 7, filter: { colour: ["red"] } },
       code: "filter_invalid",
-      says: /colour.* Fields are workflow, type and event/,
+      says: /colour.* Fields are workflow, type/,
     },
   ])("$name: err $code, and the socket lives", async ({ frame, code, says }) => {
     const { stream } = await welcomed();

@@ -48,7 +48,7 @@ export async function bundleForPage(
       },
     ],
   });
-  const { output } = await bundle.generate({ format: "es", minify: true });
+  const { output } = await bundle.generate({ format: "es", minify: true, codeSplitting: false });
   await bundle.close();
   return output[0].code;
 }
