@@ -29,6 +29,7 @@ it("ends with one JSON object: no client lost an event or got one twice, slow, r
   const figures = JSON.parse(out.trimEnd().split("\n").at(-1) ?? "") as Record<string, unknown>;
   for (const key of keys) expect(figures[key], key).toSatisfy(Number.isFinite);
   expect(figures).toMatchObject({ clients: 300, lost: 0, duplicates: 0, chainBreaks: 0, refusal: null });
+  expect(figures["herdBrokerReads"], "the ring covers the herd").toBe(0);
   // Without these the two zeros above would say nothing.
   expect(figures["appended"]).toBeGreaterThan(100);
   expect(figures["reconnects"]).toBeGreaterThan(300);
