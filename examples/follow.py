@@ -138,6 +138,9 @@ class Follower:
                     if frame["s"] > at:
                         at = frame["s"]
                         self.moved(at)
+                for g, sent in frame.get("w", []):
+                    if g == f and sent > at:
+                        raise Gap(f"heartbeat names {sent} after {at}")
             elif kind == "gone":
                 raise Final(f"gone, {frame['why']}: the log {frame['e']} has {frame['first']} to {frame['head']}")
             elif kind == "err":

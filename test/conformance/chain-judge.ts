@@ -18,6 +18,7 @@ export class ChainJudge {
   epoch = "";
   f: number | null = null;
   live = false;
+  batched = false;
   over: Frame | null = null;
   /** The last frame that ended it on this connection, or refused something. */
   error: Frame | null = null;
@@ -91,9 +92,16 @@ export class ChainJudge {
     this.cursor = Math.max(this.cursor, s);
   }
 
-  /** A heartbeat without this subscription. */
+  /** One pair of a heartbeat's `w`. */
+  waits(sent: number): void {
+    if (this.cursor === null || sent > this.cursor)
+      this.#breach(`gap: a heartbeat names ${sent} as sent before a full window, cursor ${this.cursor}`);
+  }
+
+  /** A heartbeat without this subscription. With a batch it may be held at that moment, and is named by a later one. */
   leftOut(): void {
-    if (this.live) this.#breach("a heartbeat leaves out a live subscription: a loss would stay hidden");
+    if (this.live && !this.batched)
+      this.#breach("a heartbeat leaves out a live subscription: a loss would stay hidden");
   }
 
   #subbed(frame: Frame, s: number): void {

@@ -2,7 +2,9 @@
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { testSeed } from "../e2e/seeded-random.ts";
 import { allRules } from "./rules/rules.ts";
-import { runSuite } from "./run-suite.ts";
+import { startMutant, type Mutant } from "./mutant-proxy.ts";
+import { mutants, noMutant } from "./mutants.ts";
+import { runSuite, type Verdict } from "./run-suite.ts";
 import { startServerUnderTest, type ServerUnderTest } from "./server-under-test.ts";
 
 const seed = testSeed();
@@ -26,5 +28,28 @@ describe(`conformance (${why})`, () => {
       why,
     ).toEqual([]);
     expect(verdicts).toHaveLength(allRules.length);
+  });
+
+  const through = async (mutant: Mutant): Promise<Verdict[]> => {
+    const target = await startMutant(server, mutant);
+    try {
+      const options = { rules: allRules, seed, concurrency: 6, deadlineMs: 5_000, stopAtFirst: true };
+      return await runSuite({ target, ...options });
+    } finally {
+      await target.close();
+    }
+  };
+  const broken = (verdicts: readonly Verdict[]) => verdicts.filter(({ outcome }) => outcome === "broken");
+
+  it("holds through the proxy that makes the mutants", async () => {
+    expect(broken(await through(noMutant)), why).toEqual([]);
+  });
+
+  it.concurrent.each(mutants)("finds a server that $name", async (mutant) => {
+    const [found] = broken(await through(mutant));
+    expect(found, `${mutant.name}: nothing was found (${why})`).toBeDefined();
+    process.stdout.write(
+      `conformance: a server that ${mutant.name} breaks ${found?.rule}: ${found?.why.slice(0, 160)}\n`,
+    );
   });
 });

@@ -27,6 +27,7 @@ export interface Frame {
   readonly rows?: readonly Row[];
   readonly more?: boolean;
   readonly l?: readonly (readonly [f: number, last: number])[];
+  readonly w?: readonly (readonly [f: number, sent: number])[];
   readonly why?: string;
   readonly code?: string | number;
   readonly msg?: string;

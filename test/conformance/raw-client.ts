@@ -94,6 +94,7 @@ export class RawClient {
   subscribe(options: SubscribeOptions = {}, judge = new ChainJudge(), i = this.#nextI++): ChainJudge {
     if (judge.f !== null) for (const [f, each] of this.#byF) if (each === judge) this.#byF.delete(f);
     judge.attach(this.hello.epoch);
+    judge.batched = options.batch !== undefined;
     const from = judge.cursor === null ? options.from : judge.position;
     this.#byI.set(i, judge);
     this.send({ t: "sub", i, ...options, ...(from === undefined ? {} : { from }) });
@@ -186,6 +187,7 @@ export class RawClient {
       named.add(judge);
       judge.beat(last, frame.s ?? 0);
     }
+    for (const [f, sent] of frame.w ?? []) this.#byF.get(f)?.waits(sent);
     for (const judge of this.#byF.values()) if (!named.has(judge)) judge.leftOut();
   }
 }
