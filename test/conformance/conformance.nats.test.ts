@@ -10,6 +10,8 @@ import { startServerUnderTest, type ServerUnderTest } from "./server-under-test.
 const seed = testSeed();
 const why = `MILLRACE_TEST_SEED=${seed}`;
 
+const broken = (verdicts: readonly Verdict[]) => verdicts.filter(({ outcome }) => outcome === "broken");
+
 describe(`conformance (${why})`, () => {
   let server: ServerUnderTest;
   beforeAll(async () => {
@@ -23,8 +25,10 @@ describe(`conformance (${why})`, () => {
     const verdicts = await runSuite({ target: server, rules: allRules, seed, concurrency: 6 });
     for (const { rule, outcome, why: reason } of verdicts)
       if (outcome === "not shown") process.stdout.write(`conformance: ${rule} not shown: ${reason}\n`);
+    expect(broken(verdicts), why).toEqual([]);
+    // Where the kernel keeps much for a reader that has stopped, it never falls behind; all else is shown here.
     expect(
-      verdicts.filter(({ outcome }) => outcome === "broken"),
+      verdicts.filter(({ rule, outcome }) => outcome === "not shown" && rule !== "slow-reader-is-exact"),
       why,
     ).toEqual([]);
     expect(verdicts).toHaveLength(allRules.length);
@@ -39,8 +43,6 @@ describe(`conformance (${why})`, () => {
       await target.close();
     }
   };
-  const broken = (verdicts: readonly Verdict[]) => verdicts.filter(({ outcome }) => outcome === "broken");
-
   it("holds through the proxy that makes the mutants", async () => {
     expect(broken(await through(noMutant)), why).toEqual([]);
   });

@@ -102,8 +102,8 @@ export class Kit {
   }
 
   /** For what is seen on several connections. */
-  async eventually(what: string, holds: () => boolean): Promise<void> {
-    await eventually(what, this.deadlineMs, holds);
+  async eventually(what: string, holds: () => boolean, deadlineMs = this.deadlineMs): Promise<void> {
+    await eventually(what, deadlineMs, holds);
   }
 
   assert(holds: boolean, otherwise: string): void {

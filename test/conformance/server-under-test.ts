@@ -5,6 +5,8 @@ import { connect } from "@millrace/engine";
 import { openEventLog } from "@millrace/event-log";
 import { startBroker } from "@millrace/event-log/broker";
 import { openProjection, startProjector } from "@millrace/projector";
+import { jetstreamManager } from "@nats-io/jetstream";
+import { connect as connectToBroker } from "nats";
 import { startStreamServer } from "@millrace/stream-server";
 import { temporaryFolder } from "../e2e/temporary-folder.ts";
 import type { Target } from "./kit.ts";
@@ -21,6 +23,14 @@ export async function startServerUnderTest(): Promise<ServerUnderTest> {
   const projection = openProjection({ path, log });
   const projector = await startProjector({ log, path, onAdvance: () => projection.advance() });
   const millrace = await connect({ log });
+  // So that there are cursors whose next events have expired.
+  let first = 0;
+  for (const id of ["expired-1", "expired-2", "kept"])
+    first = (await millrace.startByType("old", null, { id, driver: "external" })).sequence;
+  await projection.waitFor(first, 10_000);
+  const connection = await connectToBroker({ servers: broker.url });
+  await (await jetstreamManager(connection)).streams.purge("MILLRACE_conformance", { seq: first });
+  await connection.close();
   const settings = { heartbeatMs: 400, helloTimeoutMs: 1_000, tickMs: 20 };
   const server = await startStreamServer({ log, projection, millrace, port: 0, settings });
   return {

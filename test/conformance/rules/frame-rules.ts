@@ -228,7 +228,7 @@ async function upgradeOf(kit: Kit, offered: string | undefined): Promise<Refused
   });
 }
 
-/** Nothing may come any more; there is no event to wait for. */
+/** Time in which what must not come would come: of that there is no event to wait for. */
 export async function quietFor(ms: number): Promise<void> {
   await delay(ms);
 }

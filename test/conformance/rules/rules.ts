@@ -3,7 +3,9 @@ import { chainRules } from "./chain-rules.ts";
 import { flowRules } from "./flow-rules.ts";
 import { frameRules } from "./frame-rules.ts";
 import { goneRules } from "./gone-rules.ts";
+import { networkRules } from "./network-rules.ts";
 import { snapshotRules } from "./snapshot-rules.ts";
+import { updatesRules } from "./updates-rules.ts";
 
 export const allRules: readonly Rule[] = [
   ...chainRules,
@@ -11,4 +13,6 @@ export const allRules: readonly Rule[] = [
   ...snapshotRules,
   ...goneRules,
   ...frameRules,
+  ...networkRules,
+  ...updatesRules,
 ];
