@@ -8,6 +8,7 @@ import {
   type ClientOptions,
   type StreamStatus,
 } from "./index.ts";
+import { workflowRow } from "./testing/scripted-rows.ts";
 import { ev, ScriptedServer, within, type ScriptedConnection } from "./testing/scripted-server.ts";
 
 const open: { client: Client; server: ScriptedServer }[] = [];
@@ -63,31 +64,7 @@ async function until(what: string, ready: () => boolean): Promise<void> {
   }
 }
 
-const row = (id: string, sequence: number): WorkflowRow => ({
-  id,
-  type: "order",
-  version: "1",
-  status: "running",
-  currentStep: 1,
-  totalSteps: 2,
-  message: "",
-  input: null,
-  output: null,
-  error: null,
-  attributes: {},
-  run: 1,
-  driver: "code",
-  paused: null,
-  cancelRequested: false,
-  copying: false,
-  plan: [],
-  waits: [],
-  startedAt: "2026-01-01T00:00:00.000Z",
-  updatedAt: "2026-01-01T00:00:00.000Z",
-  closedAt: null,
-  sequence,
-  steps: [],
-});
+const row = (id: string, sequence: number): WorkflowRow => workflowRow(id, { sequence });
 
 test("says hello first, subscribes, and yields the events with their cursors", async () => {
   const { client, server } = await start({ token: async () => "secret", client: "test/1.0" });
